@@ -1,0 +1,161 @@
+// The memory probe and its sampler for Python. Values were validated in Python.
+#include <pybind11/stl.h>  // std::optional, std::vector
+
+#include <algorithm>  // std::clamp
+#include <array>      // std::array
+#include <atomic>     // std::atomic
+#include <memory>     // std::unique_ptr
+#include <optional>   // std::optional
+#include <vector>     // std::vector
+
+#include "memguard/call_budget.hpp"
+#include "memguard/clock.hpp"
+#include "memguard/probe.hpp"
+#include "memguard/sampler.hpp"
+#include "state.hpp"
+
+namespace py = pybind11;
+
+namespace memguard {
+namespace {
+
+// In the order of the tuple that a sample becomes.
+constexpr std::array kSampleFields{
+    "monotonic_ns",        "wall_ns",           "rss_bytes",         "anon_bytes",
+    "file_bytes",          "shmem_bytes",       "swap_bytes",        "threads",
+    "malloc_in_use_bytes", "malloc_free_bytes", "malloc_mmap_bytes", "malloc_age_ns",
+    "sample_cost_ns",
+};
+
+py::tuple to_tuple(const MemorySample& sample) {
+    const auto field = [&](auto value, SampleField which) -> py::object {
+        return sample.has(which) ? py::object{py::int_(value)} : py::object{py::none()};
+    };
+    return py::make_tuple(
+        sample.monotonic_ns, sample.wall_ns, field(sample.rss_bytes, SampleField::rss),
+        field(sample.anon_bytes, SampleField::anon), field(sample.file_bytes, SampleField::file),
+        field(sample.shmem_bytes, SampleField::shmem), field(sample.swap_bytes, SampleField::swap),
+        field(sample.threads, SampleField::threads),
+        field(sample.malloc_in_use_bytes, SampleField::malloc),
+        field(sample.malloc_free_bytes, SampleField::malloc),
+        field(sample.malloc_mmap_bytes, SampleField::malloc),
+        field(sample.malloc_age_ns, SampleField::malloc), sample.sample_cost_ns);
+}
+
+// Runs work that touches no Python object while other threads of Python run. Not by a destructor:
+// in a daemon thread, taking the GIL back ends the thread once the interpreter is finalised, and
+// the unwinding must not meet a noexcept frame.
+template <class Work>
+auto without_gil(Work&& work) {
+    PyThreadState* const state = PyEval_SaveThread();
+    auto result = work();
+    PyEval_RestoreThread(state);
+    return result;
+}
+
+// A NativeProbe for several threads. One of them uses the kept descriptors; who comes while they
+// are in use opens its own for once. No lock: a fork in another thread would leave it locked for
+// ever.
+class SharedProbe {
+    template <class Use>
+    auto with_probe(Use use) noexcept {
+        // acquire: pairs with the release store below, which hands the probe over
+        if (busy_.exchange(true, std::memory_order_acquire)) {
+            NativeProbe another;
+            return use(another);
+        }
+        auto result = use(probe_);
+        // release: pairs with the acquire exchange above
+        busy_.store(false, std::memory_order_release);
+        return result;
+    }
+
+  public:
+    [[nodiscard]] MemorySample sample() noexcept {
+        return with_probe([](NativeProbe& probe) { return probe.sample(); });
+    }
+
+    [[nodiscard]] std::optional<std::uint64_t> rss_bytes() noexcept {
+        return with_probe([](NativeProbe& probe) { return probe.rss_bytes(); });
+    }
+
+  private:
+    std::atomic<bool> busy_{false};
+    NativeProbe probe_;
+};
+
+using NativeSampler = Sampler<NativeProbe>;
+
+std::int64_t to_ns(double seconds) {
+    constexpr double kLongest = 1e9;  // 31 years; more would overflow the clock
+    return static_cast<std::int64_t>(std::clamp(seconds, 0.0, kLongest) * kNsPerSecond);
+}
+
+// The samples after number `after` that are still there, and the number to go on from.
+py::tuple samples_after(const NativeSampler& sampler, std::uint64_t after) {
+    const auto& ring = sampler.samples();
+    const std::uint64_t pushed = ring.pushed();
+    std::vector<MemorySample> samples(
+        std::min<std::uint64_t>(pushed > after ? pushed - after : 0, ring.capacity()));
+    const RingRange range = ring.snapshot(samples.data(), samples.size());
+    py::list found;
+    for (std::size_t i = 0; i < range.count; ++i) {
+        found.append(to_tuple(samples[i]));
+    }
+    return py::make_tuple(found, range.end);
+}
+
+}  // namespace
+
+void bind_memory(py::module_& m) {
+    m.attr("HAS_NATIVE_PROBE") = kNativeProbe;
+    m.attr("SAMPLE_FIELDS") = py::tuple(py::cast(kSampleFields));
+
+    py::class_<SharedProbe>(m, "Probe", "Reads the memory of this process.")
+        .def(py::init<>())
+        .def(
+            "sample",
+            [](SharedProbe& probe) {
+                return to_tuple(without_gil([&] { return probe.sample(); }));
+            },
+            "SAMPLE_FIELDS of now; None for what cannot be read.")
+        .def("rss_bytes", &SharedProbe::rss_bytes, "The resident set; None if it cannot be read.");
+
+    py::class_<NativeSampler>(m, "Sampler", "A native thread that samples at an interval.")
+        .def(py::init([](double interval, std::size_t capacity) {
+                 return std::make_unique<NativeSampler>(to_ns(interval), capacity);
+             }),
+             py::arg("interval"), py::arg("capacity"),
+             "`interval` in seconds; the newest `capacity` samples are kept.")
+        .def("start", &NativeSampler::start, "Start the thread, once; it samples at once.")
+        .def(
+            "stop",
+            [](NativeSampler& sampler) {
+                without_gil([&] {
+                    sampler.stop();
+                    return true;
+                });
+            },
+            "End the thread and wait for it; in a forked child, forget it.")
+        .def(
+            "wait_for_sample",
+            [](NativeSampler& sampler, std::uint64_t after, double timeout) {
+                return without_gil([&] { return sampler.wait_for_sample(after, to_ns(timeout)); });
+            },
+            py::arg("after"), py::arg("timeout"),
+            "Wait until more than `after` samples were taken: True. False when `timeout` seconds "
+            "are over or the sampler is stopped.")
+        .def(
+            "failures", [](const NativeSampler& sampler) { return sampler.probe().failures(); },
+            "How many reads failed although they were tried again.")
+        .def("samples_after", &samples_after, py::arg("after"),
+             "The samples with numbers from `after` that are still kept, oldest first, and the "
+             "number to ask with next.");
+
+    py::class_<CallBudget>(m, "CallBudget", "How often a call may be made that can become dear.")
+        .def(py::init<>())
+        .def("due", &CallBudget::due, "Asked once per sample: make the call for this one?")
+        .def("record", &CallBudget::record, py::arg("cost_ns"), "What the call has cost.");
+}
+
+}  // namespace memguard

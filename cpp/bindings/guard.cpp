@@ -1,0 +1,250 @@
+// Guard: a function behind a circuit breaker, as one vectorcall.
+//
+// A healthy call loads the breaker's word before and after the function and compares: no lock, no
+// store, no allocation, no reference count. All else is in the cold functions.
+#include "guard.hpp"
+
+#include "vectorcall.hpp"
+
+namespace py = pybind11;
+
+namespace memguard {
+namespace {
+
+Guard* as_guard(PyObject* self) noexcept {
+    return reinterpret_cast<Guard*>(self);
+}
+
+// The call ended and something happened: it raised, or the word is not what it was.
+[[gnu::noinline, gnu::cold]] PyObject* finish(Guard* guard, Call& call, PyObject* result) {
+    const ModuleState& state = state_of(reinterpret_cast<PyObject*>(guard));
+    if (result == nullptr) {
+        leave_raising(state, *guard->breaker, guard->core, call);
+    } else {
+        leave(state, *guard->breaker, guard->core, call, Verdict::success);
+    }
+    return result;
+}
+
+[[gnu::noinline, gnu::cold]] PyObject* finish_healthy(Guard* guard, std::uint64_t word,
+                                                      PyObject* result) {
+    Call call{Token{Word{word}.generation(), false}};
+    return finish(guard, call, result);
+}
+
+[[gnu::noinline, gnu::cold]] PyObject* call_unhealthy(Guard* guard, PyObject* const* args,
+                                                      std::size_t nargsf, PyObject* kwnames) {
+    const ModuleState& state = state_of(reinterpret_cast<PyObject*>(guard));
+    std::optional<Call> call = enter(state, *guard->breaker, guard->core);
+    if (!call) {
+        return nullptr;
+    }
+    return finish(guard, *call, call_target(guard->function, args, nargsf, kwnames));
+}
+
+// A plain function that returns a coroutine is protected while it makes the coroutine, not while
+// that runs: say so once instead of letting a user believe otherwise.
+[[gnu::noinline, gnu::cold]] PyObject* warn_unprotected(Guard* guard, PyObject* coroutine) {
+    const int failed = PyErr_WarnFormat(
+        PyExc_RuntimeWarning, 1,
+        "%R returned a coroutine but is no coroutine function: the circuit breaker guards only the "
+        "call that makes it. Make it an `async def`, or guard the function that awaits it",
+        guard->function);
+    if (failed != 0) {
+        Py_CLEAR(coroutine);
+    }
+    return coroutine;
+}
+
+PyObject* guard_vectorcall(PyObject* self, PyObject* const* args, std::size_t nargsf,
+                           PyObject* kwnames) {
+    Guard* const guard = as_guard(self);
+    // pairs with: the release half of the compare_exchange in BreakerCell::apply()
+    const std::uint64_t word = guard->word->load(std::memory_order_acquire);
+    if (!healthy(word)) [[unlikely]] {
+        return call_unhealthy(guard, args, nargsf, kwnames);
+    }
+    PyObject* const result = call_target(guard->function, args, nargsf, kwnames);
+    // relaxed: only compared; whatever differs is read again with acquire on the cold path
+    const bool same = guard->word->load(std::memory_order_relaxed) == word;
+    if (result == nullptr || !same) [[unlikely]] {
+        return finish_healthy(guard, word, result);
+    }
+    if (Py_TYPE(result) == &PyCoro_Type) [[unlikely]] {
+        return warn_unprotected(guard, result);
+    }
+    return result;
+}
+
+// Admission falls at the first await, so that a list of calls can be made and then gathered.
+PyObject* guard_vectorcall_async(PyObject* self, PyObject* const* args, std::size_t nargsf,
+                                 PyObject* kwnames) {
+    Guard* const guard = as_guard(self);
+    PyObject* const coroutine = call_target(guard->function, args, nargsf, kwnames);
+    return coroutine == nullptr ? nullptr : new_guarded_coroutine(state_of(self), guard, coroutine);
+}
+
+PyObject* guard_get(PyObject* self, PyObject* instance, PyObject*) {
+    return instance == nullptr ? Py_NewRef(self) : PyMethod_New(self, instance);
+}
+
+int guard_traverse(PyObject* self, visitproc visit, void* arg) {
+    Guard* const guard = as_guard(self);
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(guard->function);
+    Py_VISIT(guard->core);
+    Py_VISIT(guard->owner);
+    Py_VISIT(guard->dict);
+    return 0;
+}
+
+// Whoever still calls the guard afterwards gets a RuntimeError; the hot path needs no null test.
+int guard_clear(PyObject* self) {
+    Guard* const guard = as_guard(self);
+    guard->vectorcall = guard_vectorcall;
+    Py_SETREF(guard->function, Py_NewRef(state_of(self).cleared_function));
+    Py_SETREF(guard->owner, Py_NewRef(Py_None));
+    Py_CLEAR(guard->dict);
+    return 0;
+}
+
+void guard_dealloc(PyObject* self) {
+    Guard* const guard = as_guard(self);
+    PyTypeObject* const type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (guard->weakrefs != nullptr) {
+        PyObject_ClearWeakRefs(self);
+    }
+    Py_DECREF(guard->function);
+    Py_DECREF(guard->owner);
+    Py_DECREF(guard->core);
+    Py_XDECREF(guard->dict);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+// What the guard has not is the function's: __name__, __code__, __defaults__ and all else, so that
+// inspect, asyncio, functools and typing see the function. AttributeError only: others are errors.
+PyObject* guard_getattro(PyObject* self, PyObject* name) {
+    PyObject* const found = PyObject_GenericGetAttr(self, name);
+    if (found != nullptr || PyErr_ExceptionMatches(PyExc_AttributeError) == 0) {
+        return found;
+    }
+    PyErr_Clear();
+    return PyObject_GetAttr(as_guard(self)->function, name);
+}
+
+PyObject* guard_repr(PyObject* self) {
+    Guard* const guard = as_guard(self);
+    return PyUnicode_FromFormat("<%R guarded by circuit breaker %R>", guard->function,
+                                guard->breaker->name());
+}
+
+// Pickled by name, as functions are.
+PyObject* guard_reduce(PyObject* self, PyObject*) {
+    return PyObject_GetAttrString(self, "__qualname__");
+}
+
+// These exist on every type, so the fallback of guard_getattro would never be asked.
+PyObject* get_from_function(PyObject* self, void* name) {
+    return PyObject_GetAttrString(as_guard(self)->function, static_cast<const char*>(name));
+}
+
+PyObject* get_wrapped(PyObject* self, void*) {
+    return Py_NewRef(as_guard(self)->function);
+}
+
+PyObject* get_breaker(PyObject* self, void*) {
+    return Py_NewRef(as_guard(self)->owner);
+}
+
+char name_doc[] = "__doc__";
+char name_module[] = "__module__";
+
+PyGetSetDef guard_getset[] = {
+    {"__doc__", get_from_function, nullptr, nullptr, name_doc},
+    {"__module__", get_from_function, nullptr, nullptr, name_module},
+    {"__wrapped__", get_wrapped, nullptr, "The function behind the guard.", nullptr},
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, nullptr, nullptr},
+    {"breaker", get_breaker, nullptr, "The CircuitBreaker that guards the function.", nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr},
+};
+
+PyMethodDef guard_methods[] = {
+    {"__reduce__", guard_reduce, METH_NOARGS, nullptr},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyMemberDef guard_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(Guard, vectorcall), READONLY, nullptr},
+    {"__dictoffset__", T_PYSSIZET, offsetof(Guard, dict), READONLY, nullptr},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Guard, weakrefs), READONLY, nullptr},
+    {nullptr, 0, 0, 0, nullptr},
+};
+
+PyObject* guard_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
+    PyObject* function = nullptr;
+    PyObject* core = nullptr;
+    PyObject* owner = nullptr;
+    int is_coroutine_function = 0;
+    static const char* const names[] = {"function", "core", "owner", "is_coroutine_function",
+                                        nullptr};
+    if (PyArg_ParseTupleAndKeywords(args, keywords, "OOOp:Guard", const_cast<char**>(names),
+                                    &function, &core, &owner, &is_coroutine_function) == 0) {
+        return nullptr;
+    }
+    if (PyCallable_Check(function) == 0 || !py::isinstance<Breaker>(core)) {
+        return PyErr_Format(PyExc_TypeError, "Guard() takes a callable and a _core.Breaker");
+    }
+    auto* const guard = as_guard(type->tp_alloc(type, 0));
+    if (guard != nullptr) {
+        guard->vectorcall = is_coroutine_function != 0 ? guard_vectorcall_async : guard_vectorcall;
+        guard->function = Py_NewRef(function);
+        guard->breaker = py::handle(core).cast<Breaker*>();
+        guard->word = &guard->breaker->cell.word();
+        guard->core = Py_NewRef(core);
+        guard->owner = Py_NewRef(owner);
+    }
+    return reinterpret_cast<PyObject*>(guard);
+}
+
+PyObject* call_cleared(PyObject*, PyObject*, PyObject*) {
+    PyErr_SetString(PyExc_RuntimeError, "this guard was already cleared by the garbage collector");
+    return nullptr;
+}
+
+PyMethodDef cleared_definition = {
+    "cleared_function", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(call_cleared)),
+    METH_VARARGS | METH_KEYWORDS, nullptr};
+
+}  // namespace
+
+void add_guard(py::module_& m, py::handle state_module, ModuleState& state) {
+    PyType_Slot slots[] = {
+        {Py_tp_new, reinterpret_cast<void*>(guard_new)},
+        {Py_tp_traverse, reinterpret_cast<void*>(guard_traverse)},
+        {Py_tp_clear, reinterpret_cast<void*>(guard_clear)},
+        {Py_tp_dealloc, reinterpret_cast<void*>(guard_dealloc)},
+        {Py_tp_call, reinterpret_cast<void*>(PyVectorcall_Call)},
+        {Py_tp_descr_get, reinterpret_cast<void*>(guard_get)},
+        {Py_tp_getattro, reinterpret_cast<void*>(guard_getattro)},
+        {Py_tp_repr, reinterpret_cast<void*>(guard_repr)},
+        {Py_tp_getset, guard_getset},
+        {Py_tp_methods, guard_methods},
+        {Py_tp_members, guard_members},
+        {0, nullptr},
+    };
+    // Immutable: on 3.11 assigning __call__ to a heap type leaves a stale vectorcall behind.
+    PyType_Spec spec = {"memguard_native._core.Guard", sizeof(Guard), 0,
+                        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
+                            Py_TPFLAGS_METHOD_DESCRIPTOR | Py_TPFLAGS_IMMUTABLETYPE,
+                        slots};
+    state.guard_type = add_type(m, state_module, spec);
+    state.cleared_function = PyCFunction_New(&cleared_definition, nullptr);
+    state.probe_scope = PyContextVar_New("memguard_probe_scope", nullptr);
+    if (state.cleared_function == nullptr || state.probe_scope == nullptr) {
+        throw py::error_already_set();
+    }
+}
+
+}  // namespace memguard

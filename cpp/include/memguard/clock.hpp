@@ -1,0 +1,48 @@
+// Monotonic time in nanoseconds, and a clock that a test can move by hand.
+//
+// Clock::now_ns() may be called from any thread.
+#pragma once
+
+#include <atomic>   // std::atomic
+#include <chrono>   // std::chrono::steady_clock
+#include <cstdint>  // std::int64_t
+
+namespace memguard {
+
+inline constexpr std::int64_t kNsPerMs = 1'000'000;
+inline constexpr std::int64_t kNsPerSecond = 1'000'000'000;
+
+// Nanoseconds of the system's monotonic clock (CLOCK_MONOTONIC on Linux); never goes back.
+[[nodiscard]] inline std::int64_t monotonic_ns() noexcept {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(
+               std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+}
+
+// Nanoseconds since 1970-01-01 UTC: to show to people, never to measure with.
+[[nodiscard]] inline std::int64_t wall_ns() noexcept {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(
+               std::chrono::system_clock::now().time_since_epoch())
+        .count();
+}
+
+// ManualClock stands still until somebody advances it: time is an input of the tests.
+class ManualClock {
+  public:
+    explicit ManualClock(std::int64_t start_ns = 0) noexcept : now_ns_(start_ns) {}
+
+    [[nodiscard]] std::int64_t now_ns() const noexcept {
+        // relaxed: a reading of time orders nothing
+        return now_ns_.load(std::memory_order_relaxed);
+    }
+
+    void advance(std::int64_t by_ns) noexcept {
+        // relaxed: a reading of time orders nothing; fetch_add so that no advance is lost
+        now_ns_.fetch_add(by_ns, std::memory_order_relaxed);
+    }
+
+  private:
+    std::atomic<std::int64_t> now_ns_;
+};
+
+}  // namespace memguard

@@ -1,0 +1,206 @@
+// The truth tables of the word: pure functions, no threads. Named after the rules they prove.
+#include "check.hpp"
+
+#include <random>  // std::mt19937_64
+
+#include "memguard/breaker_word.hpp"
+
+using namespace memguard;
+
+namespace {
+
+constexpr BreakerConfig kConfig{};
+constexpr std::int64_t kNow = 1'000 * kNsPerSecond;
+constexpr std::int64_t kTimeout = kConfig.reset_timeout_ns;
+constexpr Token kNormal{7, false};
+constexpr Token kProbe{7, true};
+
+constexpr Word half_open_with(std::uint64_t in_flight, std::uint64_t successes = 0,
+                              std::uint64_t neutral = 0) {
+    return Word::half_open(in_flight, successes, neutral, lease_end_tick(kConfig, kNow), 7);
+}
+
+// The functions are constexpr: a few facts are proved by the compiler.
+static_assert(healthy(Word::closed(0, 4'194'303).bits()));
+static_assert(!healthy(Word::closed(1, 0).bits()));
+static_assert(!healthy(Word::open(0, 0).bits()));
+static_assert(Word::closed(5, 9).next_generation() == 10);
+static_assert(Word::closed(0, Word::kGenerationMask).next_generation() == 0);
+
+}  // namespace
+
+TEST(fields_survive_packing) {
+    const Word w = Word::half_open(63, 31, 63, Word::kLeaseMask, Word::kGenerationMask);
+    CHECK(w.phase() == Phase::half_open);
+    CHECK(w.in_flight() == 63 && w.successes() == 31 && w.neutral() == 63);
+    CHECK(w.lease_end() == Word::kLeaseMask && w.generation() == Word::kGenerationMask);
+    const std::int64_t deadline_ms = (1LL << 40) - 1;
+    CHECK(Word::open(deadline_ms, 3).deadline_ms() == deadline_ms);
+}
+
+TEST(closed_admits_without_a_store) {
+    for (std::uint64_t failures : {0u, 1u, 4u}) {
+        const Word w = Word::closed(failures, 7);
+        const Admission a = admit(w, kConfig, kNow);
+        CHECK(a.decision == Decision::admitted && a.next == w && a.event == Event::none);
+        CHECK(!a.token().probe && a.token().generation == 7);
+    }
+}
+
+TEST(consecutive_failures_open_at_the_threshold_and_success_starts_over) {
+    Word w = Word::closed(0, 7);
+    for (std::uint64_t i = 1; i <= 4; ++i) {
+        const Step step = settle(w, kNormal, Verdict::failure, kConfig, kNow);
+        CHECK(step.event == Event::counted && step.next == Word::closed(i, 7));
+        w = step.next;
+    }
+    CHECK(settle(w, kNormal, Verdict::success, kConfig, kNow).next == Word::closed(0, 7));
+    CHECK(settle(w, kNormal, Verdict::neutral, kConfig, kNow).next == w);
+    const Step fifth = settle(w, kNormal, Verdict::failure, kConfig, kNow);
+    CHECK(fifth.event == Event::consecutive_failures);
+    CHECK(fifth.next.phase() == Phase::open && fifth.next.generation() == 8);
+}
+
+TEST(the_failure_count_saturates) {
+    BreakerConfig never = kConfig;
+    never.failure_threshold = (1LL << 31) + 5;
+    const Word w = Word::closed(Word::kMaxFailures, 7);
+    CHECK(settle(w, kNormal, Verdict::failure, never, kNow).next == w);
+}
+
+TEST(open_rejects_until_its_deadline_and_never_early) {
+    const Word w = opened(Word::closed(4, 7), kConfig, kNow + 1);
+    for (const std::int64_t passed : {std::int64_t{0}, std::int64_t{1}, kTimeout / 2, kTimeout}) {
+        const Admission a = admit(w, kConfig, kNow + passed);
+        CHECK(a.decision == Decision::rejected_open && a.next == w);
+        CHECK(a.retry_after_ns >= kMinRetryAfterNs && a.retry_after_ns <= kTimeout + kNsPerMs);
+    }
+    const Admission due = admit(w, kConfig, kNow + kTimeout + kNsPerMs);
+    CHECK(due.decision == Decision::admitted && due.event == Event::timeout);
+    CHECK(due.next.in_flight() == 1 && due.next.generation() == 9);
+    CHECK(due.token().probe);
+}
+
+TEST(a_deadline_further_ahead_than_any_wait_counts_as_over) {
+    const std::int64_t limit_ms = (kNow + kConfig.max_reset_timeout_ns) / kNsPerMs + 1000;
+    CHECK(admit(Word::open(limit_ms, 7), kConfig, kNow).decision == Decision::rejected_open);
+    CHECK(admit(Word::open(limit_ms + 1, 7), kConfig, kNow).decision == Decision::admitted);
+}
+
+TEST(half_open_admits_one_probe_and_rejects_the_rest_with_the_remaining_lease) {
+    const Admission second = admit(half_open_with(1), kConfig, kNow + kNsPerSecond);
+    CHECK(second.decision == Decision::rejected_probing);
+    CHECK(second.retry_after_ns > 0 && second.retry_after_ns <= kConfig.probe_timeout_ns);
+    const Admission free = admit(half_open_with(0), kConfig, kNow);
+    CHECK(free.decision == Decision::admitted && free.next.in_flight() == 1);
+    CHECK(free.next.generation() == 7);
+}
+
+TEST(half_open_never_admits_more_probes_than_successes_are_missing) {
+    BreakerConfig wide = kConfig;
+    wide.half_open_max = 3;
+    wide.success_threshold = 3;
+    CHECK(admit(half_open_with(2, 0), wide, kNow).decision == Decision::admitted);
+    CHECK(admit(half_open_with(3, 0), wide, kNow).decision == Decision::rejected_probing);
+    CHECK(admit(half_open_with(1, 2), wide, kNow).decision == Decision::rejected_probing);
+    CHECK(admit(half_open_with(0, 2), wide, kNow).decision == Decision::admitted);
+}
+
+TEST(a_lost_lease_is_taken_over_in_a_new_generation) {
+    const Word w = half_open_with(1);
+    const std::int64_t later = kNow + kConfig.probe_timeout_ns + kLeaseTickNs;
+    const Admission a = admit(w, kConfig, later);
+    CHECK(a.decision == Decision::admitted && a.event == Event::probe_lost);
+    CHECK(a.next.in_flight() == 1 && a.next.generation() == 8);
+    CHECK(settle(a.next, kProbe, Verdict::success, kConfig, later).event == Event::stale);
+}
+
+TEST(a_lease_longer_than_any_lease_counts_as_over) {
+    const std::uint64_t end = lease_end_tick(kConfig, kNow) + 1000;
+    const Word w = Word::half_open(1, 0, 0, end, 7);
+    CHECK(admit(w, kConfig, kNow).event == Event::probe_lost);
+}
+
+TEST(the_lease_survives_the_wrap_of_its_ticks) {
+    const std::int64_t wrap = static_cast<std::int64_t>(Word::kLeaseMask + 1) * kLeaseTickNs;
+    const std::int64_t before = wrap - kNsPerSecond;
+    const Word w = admit(Word::open(0, 7), kConfig, before).next;
+    CHECK(admit(w, kConfig, before + 2 * kNsPerSecond).decision == Decision::rejected_probing);
+    CHECK(admit(w, kConfig, before + 61 * kNsPerSecond).event == Event::probe_lost);
+}
+
+TEST(a_probe_decides) {
+    const Word w = half_open_with(1);
+    const Step success = settle(w, kProbe, Verdict::success, kConfig, kNow);
+    CHECK(success.event == Event::probe_succeeded && success.next == Word::closed(0, 8));
+    const Step failure = settle(w, kProbe, Verdict::failure, kConfig, kNow);
+    CHECK(failure.event == Event::probe_failed && failure.next.phase() == Phase::open);
+    const Step neutral = settle(w, kProbe, Verdict::neutral, kConfig, kNow);
+    CHECK(neutral.event == Event::counted && neutral.next.in_flight() == 0);
+    CHECK(neutral.next.generation() == 7 && neutral.next.neutral() == 1);
+}
+
+TEST(too_many_neutral_probes_in_a_row_are_inconclusive) {
+    const Step step = settle(half_open_with(1, 0, 2), kProbe, Verdict::neutral, kConfig, kNow);
+    CHECK(step.event == Event::inconclusive && step.next.phase() == Phase::open);
+}
+
+TEST(several_successes_are_counted_and_end_a_row_of_neutral_probes) {
+    BreakerConfig two = kConfig;
+    two.success_threshold = 2;
+    const Step first = settle(half_open_with(1, 0, 1), kProbe, Verdict::success, two, kNow);
+    CHECK(first.event == Event::counted && first.next.successes() == 1);
+    CHECK(first.next.neutral() == 0 && first.next.in_flight() == 0);
+    CHECK(settle(half_open_with(1, 1), kProbe, Verdict::success, two, kNow).event ==
+          Event::probe_succeeded);
+}
+
+TEST(verdicts_of_another_era_are_stale) {
+    const Word words[] = {Word::closed(2, 8), Word::open(5, 8), half_open_with(1)};
+    for (const Word w : words) {
+        for (const Verdict v : {Verdict::success, Verdict::failure, Verdict::neutral}) {
+            CHECK(settle(w, Token{6, false}, v, kConfig, kNow).event == Event::stale);
+            CHECK(settle(w, Token{6, true}, v, kConfig, kNow).event == Event::stale);
+            CHECK(settle(w, Token{6, true}, v, kConfig, kNow).next == w);
+        }
+    }
+}
+
+TEST(a_token_of_the_wrong_kind_is_stale) {
+    CHECK(settle(Word::closed(0, 7), kProbe, Verdict::failure, kConfig, kNow).event ==
+          Event::stale);
+    CHECK(settle(half_open_with(1), kNormal, Verdict::success, kConfig, kNow).event ==
+          Event::stale);
+}
+
+TEST(trip_and_reset_start_a_new_generation_from_any_phase) {
+    const Word words[] = {Word::closed(0, 7), Word::closed(3, 7), Word::open(5, 7),
+                          half_open_with(1)};
+    for (const Word w : words) {
+        CHECK(trip(w, kConfig, kNow).next.phase() == Phase::open);
+        CHECK(trip(w, kConfig, kNow).next.generation() == 8);
+        CHECK(reset(w).next == Word::closed(0, 8));
+    }
+}
+
+TEST(a_forked_child_holds_no_probe) {
+    const Step step = after_fork(half_open_with(1, 0, 1));
+    CHECK(step.next.in_flight() == 0 && step.next.generation() == 8);
+    CHECK(after_fork(Word::closed(3, 7)).next == Word::closed(3, 7));
+    CHECK(after_fork(Word::open(9, 7)).next == Word::open(9, 7));
+}
+
+TEST(every_bit_pattern_is_legal_and_admits_once_time_has_passed) {
+    std::mt19937_64 random{20261124};
+    for (int i = 0; i < 200'000; ++i) {
+        const Word w{random()};
+        const Admission a = admit(w, kConfig, kNow);
+        CHECK((a.decision == Decision::admitted) == (a.retry_after_ns == 0));
+        const std::int64_t later = kNow + a.retry_after_ns + 2 * kLeaseTickNs;
+        CHECK(admit(w, kConfig, later).decision == Decision::admitted);
+        for (const Verdict v : {Verdict::success, Verdict::failure, Verdict::neutral}) {
+            const Token t{w.generation(), w.phase() == Phase::half_open};
+            CHECK(settle(w, t, v, kConfig, kNow).next.in_flight() <= Word::kMaxInFlight);
+        }
+    }
+}
