@@ -1,0 +1,60 @@
+"""Prevents out-of-memory deaths and cascading failures of Python services.
+
+The names below are loaded when they are first used: importing the package costs a few milliseconds
+and loads neither numpy nor psutil nor any optional dependency.
+"""
+
+from __future__ import annotations
+
+from memguard_native._core import __version__
+
+_HOME = {
+    "Alert": "memguard_native.memory.alert",
+    "CircuitBreaker": "memguard_native.breaker.breaker",
+    "State": "memguard_native.breaker.breaker",
+    "CircuitOpenError": "memguard_native.errors",
+    "ConfigError": "memguard_native.errors",
+    "MemguardError": "memguard_native.errors",
+    "MemoryMonitor": "memguard_native.memory.monitor",
+    "MemorySample": "memguard_native.memory.sample",
+    "RingBuffer": "memguard_native._core",
+    "start_memory_monitoring": "memguard_native.memory.monitor",
+}
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from memguard_native._core import RingBuffer
+    from memguard_native.breaker.breaker import CircuitBreaker, State
+    from memguard_native.errors import CircuitOpenError, ConfigError, MemguardError
+    from memguard_native.memory.alert import Alert
+    from memguard_native.memory.monitor import MemoryMonitor, start_memory_monitoring
+    from memguard_native.memory.sample import MemorySample
+
+__all__ = [
+    "Alert",
+    "CircuitBreaker",
+    "CircuitOpenError",
+    "ConfigError",
+    "MemguardError",
+    "MemoryMonitor",
+    "MemorySample",
+    "RingBuffer",
+    "State",
+    "__version__",
+    "start_memory_monitoring",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

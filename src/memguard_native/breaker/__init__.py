@@ -1,0 +1,1 @@
+"""Circuit breakers: stop calling what fails, try again after a while with a single call."""

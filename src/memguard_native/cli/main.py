@@ -1,0 +1,90 @@
+"""`memguard`: parses the command line and runs one command.
+
+Exit codes: 0 success; 1 failure while running; 2 wrong usage or configuration; 130 interrupted
+(Ctrl-C). Results go to stdout, progress and logs to stderr. An error is one sentence; -v adds the
+traceback.
+
+Start-up is a feature: `memguard --version` imports nothing but this module, and a command imports
+its libraries when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+SUCCESS = 0
+FAILURE = 1
+USAGE = 2
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's) and return the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["--version"]:  # spares building the parsers
+        return _print_version()
+    options = _parser().parse_args(arguments)
+    if options.version:
+        return _print_version()
+    return _run(options)
+
+
+def _print_version() -> int:
+    from memguard_native._core import __version__
+
+    print(f"memguard {__version__}")
+    return SUCCESS
+
+
+def _parser() -> argparse.ArgumentParser:
+    import argparse
+
+    from memguard_native.cli import embed
+
+    parser = argparse.ArgumentParser(
+        prog="memguard",
+        description="Stop out-of-memory deaths and cascading failures in Python services.",
+        epilog="Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 130 interrupted.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    embed.add_parser(commands)
+    parser.set_defaults(run=lambda _options: _print_help(parser), verbose=False)
+    return parser
+
+
+def _print_help(parser: argparse.ArgumentParser) -> int:
+    parser.print_help(sys.stderr)
+    return USAGE
+
+
+def _run(options: argparse.Namespace) -> int:
+    from memguard_native.errors import ConfigError
+
+    try:
+        code: int = options.run(options)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except ConfigError as error:
+        return _report(error, options.verbose, USAGE)
+    except Exception as error:  # noqa: BLE001 - the last resort: reported, never swallowed
+        return _report(error, options.verbose, FAILURE)
+    return code
+
+
+def _report(error: Exception, verbose: bool, code: int) -> int:
+    from memguard_native.errors import MemguardError
+
+    if verbose:
+        import traceback
+
+        traceback.print_exception(error)
+    # The texts of foreign errors can be bare ("7"), so their type says what they are about.
+    text = str(error) if isinstance(error, MemguardError) else f"{type(error).__name__}: {error}"
+    print(f"memguard: {text}", file=sys.stderr)
+    return code

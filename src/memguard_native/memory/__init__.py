@@ -1,0 +1,1 @@
+"""The memory guard: sample this process, judge its growth, raise the alarm."""

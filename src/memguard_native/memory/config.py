@@ -1,0 +1,81 @@
+"""What a monitor can be told, validated at once. Pure: no threads, no clock."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from memguard_native import _core
+from memguard_native.errors import ConfigError
+from memguard_native.memory.alert import Alert
+from memguard_native.memory.probe import Probe
+from memguard_native.memory.sample import MemorySample
+
+_MIN_INTERVAL = 0.001
+_MAX_INTERVAL = 30 * 24 * 3600.0
+_MIN_WINDOW = 3
+_MAX_WINDOW = 100_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MonitorConfig:
+    """The settings of one monitor; see `MemoryMonitor` for their meaning.
+
+    Raises ConfigError: a value of the wrong type or out of its range.
+    """
+
+    interval: float
+    window: int
+    threshold_mb_per_hour: float
+    on_sample: Callable[[MemorySample], object] | None
+    on_alert: Callable[[Alert], object] | None
+    log_samples: bool
+    probe: Probe | None
+    clock: _core.ManualClock | None
+
+    def __post_init__(self) -> None:
+        _check_interval(self.interval)
+        _check_window(self.window)
+        _check_threshold(self.threshold_mb_per_hour)
+        _check_callback("on_sample", self.on_sample)
+        _check_callback("on_alert", self.on_alert)
+        if not isinstance(self.log_samples, bool):
+            raise ConfigError("log_samples", self.log_samples, "must be True or False")
+        if self.probe is not None and not callable(getattr(self.probe, "sample", None)):
+            raise ConfigError("probe", self.probe, "must have a method sample(), or be None")
+        if self.clock is not None and not isinstance(self.clock, _core.ManualClock):
+            raise ConfigError("clock", self.clock, "must be a ManualClock or None")
+
+
+def _is_finite_number(value: Any) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
+
+
+def _check_interval(value: Any) -> None:
+    if not _is_finite_number(value) or not _MIN_INTERVAL <= value <= _MAX_INTERVAL:
+        allowed = f"must be seconds from {_MIN_INTERVAL} to {_MAX_INTERVAL:.0f} (30 days)"
+        raise ConfigError("interval", value, allowed)
+
+
+def _check_window(value: Any) -> None:
+    is_int = isinstance(value, int) and not isinstance(value, bool)
+    if not is_int or not _MIN_WINDOW <= value <= _MAX_WINDOW:
+        allowed = f"must be an int from {_MIN_WINDOW} to {_MAX_WINDOW}: a slope needs three samples"
+        raise ConfigError("window", value, allowed)
+
+
+def _check_threshold(value: Any) -> None:
+    if not _is_finite_number(value) or value <= 0:
+        raise ConfigError("threshold_mb_per_hour", value, "must be a finite number > 0")
+
+
+def _check_callback(field: str, value: Any) -> None:
+    if value is not None and not callable(value):
+        raise ConfigError(field, value, "must be callable or None")
+    # Nobody would await its result: it would silently never run.
+    if inspect.iscoroutinefunction(value):
+        raise ConfigError(field, value, "must not be a coroutine function: it runs on a thread")

@@ -1,0 +1,1 @@
+"""Replacing worker processes before they harm: by requests, age, memory or verdict."""
