@@ -1,0 +1,129 @@
+"""The native breaker and the reference do the same, whatever happens in whatever order."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Coroutine
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from memguard_native import CircuitBreaker, CircuitOpenError
+from memguard_native._core import ManualClock
+
+from .reference import Call, ReferenceBreaker
+
+RESET_TIMEOUT = 10.0
+
+
+class Boom(Exception):
+    pass
+
+
+class Verdict:
+    """Awaited by a call that runs; the one who ends the call sends how."""
+
+    def __await__(self):
+        return (yield self)
+
+
+async def work() -> None:
+    how = await Verdict()
+    if how == "failure":
+        raise Boom
+    if how == "neutral":
+        raise KeyboardInterrupt
+
+
+class BreakerMachine(RuleBasedStateMachine):
+    """Calls begin, and end in any order and with any verdict; time passes; hands interfere."""
+
+    running = Bundle("running")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = ManualClock(start=1000.0)
+        self.native = CircuitBreaker("model", 3, RESET_TIMEOUT, clock=self.clock)
+        self.reference = ReferenceBreaker(3, RESET_TIMEOUT)
+        self.guarded = self.native(work)
+        self.calls: list[tuple[Any, Call]] = []
+
+    def now(self) -> float:
+        return self.clock.now()
+
+    @rule(target=running)
+    def begin(self) -> tuple[Coroutine[Any, Any, None], Call] | None:
+        coroutine = self.guarded()
+        expected = self.reference.admit(self.now())
+        try:
+            # In a context of its own: a call of another task is no part of a probe.
+            contextvars.Context().run(coroutine.send, None)
+        except CircuitOpenError:
+            assert expected is None, "the native breaker rejects what the reference admits"
+            return None
+        assert expected is not None, "the native breaker admits what the reference rejects"
+        self.calls.append((coroutine, expected))
+        return coroutine, expected
+
+    @rule(call=running, verdict=st.sampled_from(["success", "failure", "neutral"]))
+    def end(self, call: tuple[Any, Call] | None, verdict: str) -> None:
+        if call is None or call not in self.calls:
+            return
+        self.calls.remove(call)
+        coroutine, expected = call
+        raised = {"success": StopIteration, "failure": Boom, "neutral": KeyboardInterrupt}
+        with pytest.raises(raised[verdict]):
+            coroutine.send(verdict)
+        self.reference.settle(expected, verdict, self.now())
+
+    @rule(call=running)
+    def drop(self, call: tuple[Any, Call] | None) -> None:
+        if call is None or call not in self.calls:
+            return
+        self.calls.remove(call)
+        coroutine, expected = call
+        coroutine.close()
+        self.reference.settle(expected, "neutral", self.now())
+
+    # Half seconds, and never the end of a lease itself: the lease is rounded up to 16 ms.
+    @rule(steps=st.integers(1, 30))
+    def pass_time(self, steps: int) -> None:
+        self.clock.advance(steps * 0.5)
+        if self.reference.state == "half_open" and self.now() == self.reference.lease_until:
+            self.clock.advance(0.5)
+
+    @rule()
+    def trip(self) -> None:
+        self.native.trip()
+        self.reference.trip(self.now())
+
+    @rule()
+    def reset(self) -> None:
+        self.native.reset()
+        self.reference.reset()
+
+    @rule()
+    def fork(self) -> None:
+        """In a child no probe is held; here the reference's probe is lost the same way."""
+        if self.reference.state == "half_open":
+            self.native._core.after_fork()
+            self.reference.probe = None
+
+    @invariant()
+    def they_agree(self) -> None:
+        assert self.native.state == self.reference.shown_state(self.now())
+        assert self.native.failure_count == self.reference.failures
+        if self.reference.state == "open":
+            left = max(0.0, self.reference.open_until - self.now())
+            assert self.native.retry_after == pytest.approx(left, abs=0.001)
+
+    def teardown(self) -> None:
+        for coroutine, _ in self.calls:
+            coroutine.close()
+
+
+BreakerMachine.TestCase.settings = settings(max_examples=250, stateful_step_count=50, deadline=None)
+TestBreakerAgainstReference = BreakerMachine.TestCase

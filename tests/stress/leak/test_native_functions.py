@@ -1,0 +1,124 @@
+"""Every native function, many times over: memory stays flat."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+
+from memguard_native import CircuitBreaker, CircuitOpenError
+from memguard_native._core import Breaker, Guard, ManualClock, trampoline
+
+pytestmark = pytest.mark.stress
+
+
+class Boom(Exception):
+    pass
+
+
+def fail() -> None:
+    raise Boom("no")
+
+
+async def answer() -> int:
+    return 1
+
+
+async def fail_later() -> None:
+    raise Boom("later")
+
+
+def quietly(call: Callable[[], object]) -> None:
+    with contextlib.suppress(Boom, CircuitOpenError):
+        call()
+
+
+def drive(coroutine) -> None:
+    with contextlib.suppress(StopIteration, Boom, CircuitOpenError):
+        coroutine.send(None)
+
+
+def new_breaker() -> Breaker:
+    return CircuitBreaker("leak")._core
+
+
+def trip_and_probe() -> None:
+    clock = ManualClock()
+    breaker = CircuitBreaker("leak", 1, clock=clock)
+    quietly(breaker(fail))
+    quietly(breaker(fail))
+    clock.advance(60)
+    drive(breaker(answer)())
+    breaker.trip()
+    clock.advance(60)
+    breaker(answer)().close()
+    quietly(breaker(fail))
+    breaker.reset()
+    breaker._core.after_fork()
+
+
+CLOSED = CircuitBreaker("closed", 2**31 - 1)
+OPEN = CircuitBreaker("open", clock=ManualClock())
+OPEN.trip()
+
+CASES: dict[str, Callable[[], object]] = {
+    "guard": lambda: CLOSED(len)("x"),
+    "guard that raises": lambda: quietly(CLOSED(fail)),
+    "guard that rejects": lambda: quietly(OPEN(len)),
+    "coroutine": lambda: drive(CLOSED(answer)()),
+    "coroutine that raises": lambda: drive(CLOSED(fail_later)()),
+    "coroutine that is rejected": lambda: drive(OPEN(answer)()),
+    "coroutine that is closed": lambda: CLOSED(answer)().close(),
+    "attributes": lambda: (CLOSED(fail).__name__, CLOSED(fail).__dict__, repr(CLOSED(fail))),
+    "breaker": new_breaker,
+    "life of a breaker": trip_and_probe,
+    "error": lambda: str(CircuitOpenError("x", 1.0, "open", "open", (5, 1.0, ("E", "t")))),
+    "trampoline": lambda: trampoline(len)("x"),
+    "type": lambda: Guard.__name__,
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_memory_stays_flat(case):
+    call = CASES[case]
+
+    def growth() -> int:
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(3000):
+            call()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] - before
+
+    tracemalloc.start()
+    try:
+        growth()
+        # One leaked pointer per call would be 24 kB; caches and counters of Python move less.
+        assert min(growth() for _ in range(3)) < 4096
+    finally:
+        tracemalloc.stop()
+
+
+def test_awaiting_on_a_real_loop_stays_flat():
+    guarded = CLOSED(answer)
+
+    async def main() -> list[int]:
+        growth = []
+        for _ in range(4):
+            gc.collect()
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(2000):
+                await guarded()
+            gc.collect()
+            growth.append(tracemalloc.get_traced_memory()[0] - before)
+        return growth
+
+    tracemalloc.start()
+    try:
+        assert min(asyncio.run(main())[1:]) < 4096
+    finally:
+        tracemalloc.stop()
