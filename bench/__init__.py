@@ -1,0 +1,1 @@
+"""The benchmarks: `python bench/run.py`, from the root of the repository."""

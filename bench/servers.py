@@ -1,0 +1,147 @@
+"""Real server processes for benchmarks, and the clients that load them.
+
+Clients are threads with a kept connection each: they spend most of their time waiting, and cost
+both servers of a comparison the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 15.0
+REQUEST_TIMEOUT_S = 60.0
+ROOT = Path(__file__).resolve().parents[1]
+# One compute thread each: two busy servers that spin on all cores measure each other.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+class ServerError(RuntimeError):
+    """A server did not start or answered with an error; the text has its last words."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server: where it listens, how long it took to be ready."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    ready_s: float
+
+    def resident_bytes(self) -> int:
+        """Resident memory of the process and its children."""
+        process = psutil.Process(self.process.pid)
+        family = [process, *process.children(recursive=True)]
+        return sum(member.memory_info().rss for member in family)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], port: int, ready_path: str) -> Iterator[Server]:
+    """Start `command`, wait until `ready_path` answers 200, stop it at exit."""
+    with tempfile.TemporaryFile() as log:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            while not _answers(port, ready_path):
+                if process.poll() is not None or time.perf_counter() - start > START_TIMEOUT_S:
+                    log.seek(0)
+                    words = log.read().decode(errors="replace")[-2000:]
+                    raise ServerError(f"{' '.join(command)} did not get ready: {words}")
+                time.sleep(0.005)
+            yield Server(process, port, time.perf_counter() - start)
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _answers(port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=5.0)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def embed(connection: http.client.HTTPConnection, texts: Sequence[str]) -> list[list[float]]:
+    """One request for vectors. Floats are asked for, because both servers can give those."""
+    body = json.dumps({"model": "all-MiniLM-L6-v2", "input": texts, "encoding_format": "float"})
+    headers = {"content-type": "application/json"}
+    connection.request("POST", "/v1/embeddings", body, headers)
+    response = connection.getresponse()
+    answer = response.read()
+    if response.status != 200:
+        raise ServerError(f"HTTP {response.status}: {answer[:500].decode(errors='replace')}")
+    return [item["embedding"] for item in json.loads(answer)["data"]]
+
+
+def latencies_s(server: Server, texts: Sequence[str], requests: int) -> list[float]:
+    """Seconds per request of one client that sends `texts` again and again."""
+    with contextlib.closing(_connect(server)) as connection:
+        taken = []
+        for _ in range(requests):
+            start = time.perf_counter()
+            embed(connection, texts)
+            taken.append(time.perf_counter() - start)
+        return taken
+
+
+def texts_per_s(server: Server, clients: int, texts: Sequence[str], seconds: float) -> float:
+    """Texts answered per second while `clients` send `texts` for so long."""
+    start = time.perf_counter()
+    end = start + seconds
+
+    def client(_: int) -> int:
+        done = 0
+        with contextlib.closing(_connect(server)) as connection:
+            while time.perf_counter() < end:
+                embed(connection, texts)
+                done += len(texts)
+        return done
+
+    with ThreadPoolExecutor(clients) as pool:
+        done = sum(pool.map(client, range(clients)))
+    return done / (time.perf_counter() - start)
+
+
+def _connect(server: Server) -> http.client.HTTPConnection:
+    return http.client.HTTPConnection(HOST, server.port, timeout=REQUEST_TIMEOUT_S)

@@ -1,0 +1,67 @@
+"""The suites: one question per file.
+
+A suite is a module with a docstring, whose first line is the question, with `GROUP`, and with
+`suite(b)`, which declares cases and budgets. `TITLE` and `REPORT` may say how its table reads.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from types import ModuleType
+
+# The order in which tables and pictures show them.
+ORDER = (
+    "call",
+    "arguments",
+    "method",
+    "coroutine",
+    "rejection",
+    "failure",
+    "threads",
+    "instructions",
+    "ring_push",
+    "ring_snapshot",
+    "sampler",
+    "embedding",
+)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite by name, and the module that declares it."""
+
+    name: str
+    module: ModuleType
+
+    @property
+    def group(self) -> str:
+        group: str = self.module.GROUP
+        return group
+
+    @property
+    def question(self) -> str:
+        return (self.module.__doc__ or "").strip().splitlines()[0]
+
+
+def every() -> list[Suite]:
+    names = sorted(
+        (info.name for info in pkgutil.iter_modules(__path__)),
+        key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name),
+    )
+    return [Suite(name, importlib.import_module(f"bench.suites.{name}")) for name in names]
+
+
+def select(names: list[str]) -> list[Suite]:
+    """The suites that the names of suites and groups mean, each once; all of them for none.
+
+    Raises KeyError with the name that is neither.
+    """
+    suites = every()
+    if not names:
+        return suites
+    for name in names:
+        if not any(name in (suite.name, suite.group) for suite in suites):
+            raise KeyError(name)
+    return [suite for suite in suites if suite.name in names or suite.group in names]
