@@ -19,17 +19,17 @@ def draw(report: dict[str, Any], path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    panels = [panel for suite in report["suites"] for panel in _panels(suite)]
-    heights = [1.0 + 0.32 * len(bars) for _, _, bars in panels]
+    drawn = [panel for suite in report["suites"] for panel in panels(suite)]
+    heights = [1.0 + 0.32 * len(bars) for _, _, bars in drawn]
     figure, axes = plt.subplots(
-        len(panels),
+        len(drawn),
         1,
         figsize=(9, sum(heights) + 0.6),
         gridspec_kw={"height_ratios": heights},
         squeeze=False,
         layout="constrained",
     )
-    for axis, (title, label, bars) in zip(axes[:, 0], panels, strict=True):
+    for axis, (title, label, bars) in zip(axes[:, 0], drawn, strict=True):
         _panel(axis, title, label, bars)
     stamp = report["stamp"]
     figure.supxlabel(
@@ -41,10 +41,16 @@ def draw(report: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def _panels(suite: dict[str, Any]) -> list[tuple[str, str, dict[str, float]]]:
-    """Title, label of the axis and bars: one panel of a timed suite, one per metric of others."""
+def panels(suite: dict[str, Any]) -> list[tuple[str, str, dict[str, float]]]:
+    """Title, label of the axis and bars: one panel of a timed suite, one per metric of others.
+
+    Of several metrics those with a goal are drawn; the tables have them all.
+    """
     metrics = list(dict.fromkeys(m for case in suite["cases"] for m in case["figures"]))
-    panels = []
+    if len(metrics) > 1:
+        with_goal = {gate["metric"] for gate in suite["gates"]}
+        metrics = [metric for metric in metrics if metric in with_goal]
+    found = []
     for metric in metrics:
         totals = suite["baseline"] is None or suite["baseline"] == suite["yardstick"]
         kind = "min" if totals else "added_min"
@@ -55,8 +61,8 @@ def _panels(suite: dict[str, Any]) -> list[tuple[str, str, dict[str, float]]]:
         }
         unit = {"ns": "ns per call" if totals else "ns added per call"}.get(metric, metric)
         if bars:
-            panels.append((suite["question"], unit, bars))
-    return panels
+            found.append((suite["question"], unit, bars))
+    return found
 
 
 def _panel(axis: Any, title: str, label: str, bars: dict[str, float]) -> None:

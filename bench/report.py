@@ -158,6 +158,9 @@ def _recorded_table(suite: dict[str, Any]) -> list[str]:
         if case["absent"]:
             figures[:1] = [case["absent"]]
         rows.append([_named(case["name"]), case["version"] or "", *figures])
+    # A table is read from top to bottom: what there is more of goes down.
+    if len(metrics) > len(suite["cases"]):
+        rows = [list(column) for column in zip(*rows, strict=True)]
     return _grid(rows)
 
 

@@ -39,6 +39,14 @@ class ServerError(RuntimeError):
     """A server did not start or answered with an error; the text has its last words."""
 
 
+class OverloadedError(ServerError):
+    """The server has no room for the request now and says when to come again."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 @dataclass(frozen=True)
 class Server:
     """A running server: where it listens, how long it took to be ready."""
@@ -110,7 +118,10 @@ def embed(connection: http.client.HTTPConnection, texts: Sequence[str]) -> list[
     response = connection.getresponse()
     answer = response.read()
     if response.status != 200:
-        raise ServerError(f"HTTP {response.status}: {answer[:500].decode(errors='replace')}")
+        message = f"HTTP {response.status}: {answer[:500].decode(errors='replace')}"
+        if response.status == 429 and (wait_ms := response.getheader("retry-after-ms")):
+            raise OverloadedError(message, float(wait_ms) / 1000)
+        raise ServerError(message)
     return [item["embedding"] for item in json.loads(answer)["data"]]
 
 
@@ -126,7 +137,10 @@ def latencies_s(server: Server, texts: Sequence[str], requests: int) -> list[flo
 
 
 def texts_per_s(server: Server, clients: int, texts: Sequence[str], seconds: float) -> float:
-    """Texts answered per second while `clients` send `texts` for so long."""
+    """Texts answered per second while `clients` send `texts` for so long.
+
+    A client that is told to come again later does so, as the openai client would.
+    """
     start = time.perf_counter()
     end = start + seconds
 
@@ -134,8 +148,12 @@ def texts_per_s(server: Server, clients: int, texts: Sequence[str], seconds: flo
         done = 0
         with contextlib.closing(_connect(server)) as connection:
             while time.perf_counter() < end:
-                embed(connection, texts)
-                done += len(texts)
+                try:
+                    embed(connection, texts)
+                except OverloadedError as refused:
+                    time.sleep(refused.retry_after_s)
+                else:
+                    done += len(texts)
         return done
 
     with ThreadPoolExecutor(clients) as pool:

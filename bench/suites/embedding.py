@@ -1,8 +1,11 @@
 """What does `memguard embed` cost beside sentence-transformers behind FastAPI and uvicorn?
 
-Two real processes, the same model, loopback, one compute thread each, loaded in turns. Time to
-ready is that of the better of two starts, the second with a warm file cache; memory is what is
-resident after the load. A full run adds a grid of inputs per request, words per text and clients.
+Two real processes, the same model, loopback, loaded in turns. Time to ready is that of the better
+of two starts, the second with a warm file cache; memory is what is resident after the load. A full
+run adds a grid of inputs per request, words per text and clients.
+
+A computation takes one thread in both. Ours makes one computation at a time; FastAPI makes one for
+each request that runs in its thread pool, so with several clients the rival uses all cores.
 """
 
 from __future__ import annotations

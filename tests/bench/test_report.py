@@ -10,7 +10,7 @@ import pytest
 from bench.harness import Bench, Case
 from bench.suites import Suite
 
-from bench import compare, report, stamp
+from bench import compare, pictures, report, stamp
 
 STAMP: dict[str, Any] = {
     "date": "2026-01-02T03:04:05+00:00",
@@ -151,6 +151,42 @@ def test_suite_without_rounds_has_a_column_per_metric() -> None:
     assert any("case" in line and "instructions" in line and "RSS, MiB" in line for line in lines)
     assert any("773.0" in line and "1,280" in line for line in lines)
     assert any("rival" in line and "not installed" in line for line in lines)
+
+
+def test_more_metrics_than_cases_go_down_the_table() -> None:
+    b = Bench()
+    for clients in (1, 8, 32):
+        b.record("memguard", f"{clients} clients, texts/s", 100.0 + clients)
+        b.record("rival", f"{clients} clients, texts/s", 50.0 + clients)
+    lines = [
+        line.split("|")[1:-1] for line in report.markdown(document(b)).splitlines() if "|" in line
+    ]
+    rows = [[cell.strip() for cell in cells] for cells in lines]
+    assert rows[0] == ["case", "**memguard**", "rival"]
+    assert rows[3:] == [
+        ["1 clients, texts/s", "101.0", "51.0"],
+        ["8 clients, texts/s", "108.0", "58.0"],
+        ["32 clients, texts/s", "132.0", "82.0"],
+    ]
+
+
+# --- drawing --------------------------------------------------------------------------------
+
+
+def test_of_several_metrics_those_with_a_goal_are_drawn() -> None:
+    b = Bench()
+    for metric, ours, theirs in (("RSS, MiB", 128.0, 512.0), ("1 client, texts/s", 9.0, 8.0)):
+        b.record("memguard", metric, ours)
+        b.record("rival", metric, theirs)
+    b.budget("memguard", ratio_to="rival", metric="RSS, MiB", at_most=1 / 3)
+    [(_, label, bars)] = pictures.panels(document(b)["suites"][0])
+    assert (label, bars) == ("RSS, MiB", {"memguard": 128.0, "rival": 512.0})
+
+
+def test_a_single_metric_is_drawn_with_or_without_a_goal() -> None:
+    b = Bench()
+    b.record("memguard", "instructions", 773.0)
+    assert len(pictures.panels(document(b)["suites"][0])) == 1
 
 
 # --- comparing ------------------------------------------------------------------------------

@@ -26,12 +26,14 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         texts = body["input"]
         data = [{"embedding": [float(len(text))]} for text in texts]
-        self.answer(400 if "bad" in texts else 200, {"data": data})
+        self.answer({"bad": 400, "later": 429}.get(texts[0], 200), {"data": data})
 
     def answer(self, status, body):
         payload = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(payload)))
+        if status == 429:
+            self.send_header("retry-after-ms", "30")
         self.end_headers()
         self.wfile.write(payload)
 
@@ -77,6 +79,15 @@ def test_vectors_come_back_in_order(server: servers.Server) -> None:
 def test_error_of_the_server_is_not_counted_as_speed(server: servers.Server) -> None:
     with pytest.raises(servers.ServerError, match="HTTP 400"):
         servers.texts_per_s(server, 1, ["bad"], 1.0)
+
+
+def test_client_that_is_told_to_come_again_waits_and_its_texts_do_not_count(
+    server: servers.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(servers.time, "sleep", waits.append)
+    assert servers.texts_per_s(server, 1, ["later"], 0.05) == 0.0
+    assert waits[0] == 0.03
 
 
 def test_every_request_has_a_latency(server: servers.Server) -> None:
