@@ -101,7 +101,9 @@ def _goal_table(reports: dict[str, dict[str, Any]]) -> str:
             for gate in suite["gates"]:
                 met = "yes" if gate["met"] else "**missed**"
                 measured = report.ratio(gate["value"], gate["limit"])
-                lines.append(_row(suite["name"], gate["subject"], gate["limit"], measured, met))
+                lines.append(
+                    _row(suite["name"], report.subject(gate), gate["limit"], measured, met)
+                )
     return "\n".join(lines)
 
 

@@ -168,7 +168,7 @@ def _gates(gates: Sequence[dict[str, Any]]) -> list[str]:
     rows = [["goal", "what", "limit", "measured", "met"]]
     for gate in gates:
         met = "yes" if gate["met"] else "**no**"
-        rows.append([gate["goal"], _subject(gate), gate["limit"], _measured(gate), met])
+        rows.append([gate["goal"], subject(gate), gate["limit"], _measured(gate), met])
     return _grid(rows)
 
 
@@ -178,12 +178,13 @@ def gate_line(suite: str, gate: dict[str, Any]) -> str:
     runs = f" (best of {len(gate['values'])} runs)" if len(gate["values"]) > 1 else ""
     goal = f"{gate['goal']} " if gate["goal"] else ""
     measured = f"{_measured(gate)}, goal {gate['limit']}"
-    return f"{verdict} {goal}{suite}: {_subject(gate)}: {measured}{runs}"
+    return f"{verdict} {goal}{suite}: {subject(gate)}: {measured}{runs}"
 
 
-def _subject(gate: dict[str, Any]) -> str:
-    subject: str = gate["subject"]
-    return subject if gate["metric"] == "ns" else f"{gate['metric']}: {subject}"
+def subject(gate: dict[str, Any]) -> str:
+    """What a goal compares."""
+    compared: str = gate["subject"]
+    return compared if gate["metric"] == "ns" else f"{gate['metric']}: {compared}"
 
 
 def _measured(gate: dict[str, Any]) -> str:

@@ -105,7 +105,7 @@ def _grid(b: Bench, running: dict[str, servers.Server]) -> None:
         b.progress(f"{clients} clients x {count} texts of {words} words")
         for name, server in running.items():
             speed = servers.texts_per_s(server, clients, texts(count, words), 3.0)
-            b.record(name, f"{clients} x {count} x {words} words, texts/s", speed)
+            b.record(name, f"{clients} clients x {count} texts x {words} words, texts/s", speed)
 
 
 def _combinations() -> Iterator[tuple[int, int, int]]:
