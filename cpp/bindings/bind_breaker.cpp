@@ -1,5 +1,9 @@
 // The breaker's cold API. Values were validated in Python.
-#include <cmath>  // std::llround
+#include <pybind11/stl.h>  // std::optional, std::string
+
+#include <cmath>     // std::llround
+#include <optional>  // std::optional
+#include <string>    // std::string
 
 #include "breaker.hpp"
 
@@ -16,15 +20,55 @@ double to_seconds(std::int64_t ns) {
     return static_cast<double>(ns) / kNsPerSecond;
 }
 
-std::unique_ptr<Breaker> make_breaker(py::str name, std::int64_t failure_threshold,
-                                      double reset_timeout, double max_reset_timeout,
-                                      double probe_timeout, std::shared_ptr<ManualClock> clock) {
+// None becomes a null object.
+py::object or_null(const py::object& object) {
+    return object.is_none() ? py::object{} : object;
+}
+
+Jitter jitter_mode_of(const std::string& name) {
+    return name == "full" ? Jitter::full : name == "equal" ? Jitter::equal : Jitter::spread;
+}
+
+struct Settings {
+    std::optional<std::int64_t> failure_threshold;
+    double reset_timeout, max_reset_timeout, probe_timeout;
+    std::uint32_t success_threshold, half_open_max;
+    bool lost_probe_fails;
+    double backoff_factor, jitter;
+    std::string jitter_mode;
+};
+
+BreakerConfig to_config(const Settings& given) {
     BreakerConfig config;
-    config.failure_threshold = failure_threshold;
-    config.reset_timeout_ns = to_ns(reset_timeout);
-    config.max_reset_timeout_ns = to_ns(max_reset_timeout);
-    config.probe_timeout_ns = to_ns(probe_timeout);
-    return std::make_unique<Breaker>(std::move(name), config, std::move(clock));
+    config.failure_threshold = given.failure_threshold.value_or(kNoThreshold);
+    config.reset_timeout_ns = to_ns(given.reset_timeout);
+    config.max_reset_timeout_ns = to_ns(given.max_reset_timeout);
+    config.probe_timeout_ns = to_ns(given.probe_timeout);
+    config.success_threshold = given.success_threshold;
+    config.half_open_max = given.half_open_max;
+    config.lost_probe_fails = given.lost_probe_fails;
+    config.backoff_factor = given.backoff_factor;
+    config.jitter = given.jitter;
+    config.jitter_mode = jitter_mode_of(given.jitter_mode);
+    return config;
+}
+
+std::unique_ptr<Breaker> make_breaker(py::str name, std::optional<std::int64_t> failure_threshold,
+                                      double reset_timeout, double max_reset_timeout,
+                                      double probe_timeout, std::uint32_t success_threshold,
+                                      std::uint32_t half_open_max, bool lost_probe_fails,
+                                      double backoff_factor, double jitter, std::string jitter_mode,
+                                      const py::object& classify, const py::object& classify_result,
+                                      const py::object& reopen_after, const py::object& fallback,
+                                      bool count_base_exceptions,
+                                      std::shared_ptr<ManualClock> clock) {
+    const BreakerConfig config = to_config(
+        {failure_threshold, reset_timeout, max_reset_timeout, probe_timeout, success_threshold,
+         half_open_max, lost_probe_fails, backoff_factor, jitter, std::move(jitter_mode)});
+    Outcomes outcomes{or_null(classify), or_null(classify_result), or_null(reopen_after),
+                      or_null(fallback), count_base_exceptions};
+    return std::make_unique<Breaker>(std::move(name), config, std::move(outcomes),
+                                     std::move(clock));
 }
 
 const char* state_name(const Breaker& breaker) {
@@ -33,16 +77,56 @@ const char* state_name(const Breaker& breaker) {
         return "closed";
     case Phase::open:
         return "open";
+    case Phase::forced_open:
+        return "forced_open";
+    case Phase::disabled:
+        return "disabled";
     case Phase::half_open:
         break;
     }
     return "half_open";
 }
 
-void trip_now(const py::object& self) {
+void trip_now(const py::object& self, std::optional<double> retry_after) {
     auto& breaker = self.cast<Breaker&>();
-    breaker.cell.trip(breaker.now_ns());
+    const std::int64_t told_ns = retry_after ? to_ns(*retry_after) : kConfiguredWait;
+    if (breaker.cell.trip(breaker.now_ns(), told_ns).opened()) {
+        breaker.record_opening(self, nullptr);
+    }
+}
+
+// In milliseconds of the breaker's clock, rounded up; none: never.
+std::int64_t end_ms(const Breaker& breaker, std::optional<double> seconds) {
+    return seconds ? ceil_div(breaker.now_ns() + to_ns(*seconds), kNsPerMs) : Word::kNoEnd;
+}
+
+void force_open_now(const py::object& self, std::optional<double> seconds) {
+    auto& breaker = self.cast<Breaker&>();
+    breaker.cell.force_open(end_ms(breaker, seconds));
     breaker.record_opening(self, nullptr);
+}
+
+// The user's callables may lead back to the breaker, so the garbage collector must see them.
+void show_to_collector(PyHeapTypeObject* heap_type) {
+    PyTypeObject* const type = &heap_type->ht_type;
+    type->tp_flags |= Py_TPFLAGS_HAVE_GC;
+    type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) -> int {
+        Py_VISIT(Py_TYPE(self));
+        if (py::detail::is_holder_constructed(self)) {
+            const Outcomes& outcomes = py::cast<Breaker&>(py::handle(self)).outcomes;
+            Py_VISIT(outcomes.classify.ptr());
+            Py_VISIT(outcomes.classify_result.ptr());
+            Py_VISIT(outcomes.reopen_after.ptr());
+            Py_VISIT(outcomes.fallback.ptr());
+        }
+        return 0;
+    };
+    type->tp_clear = [](PyObject* self) -> int {
+        if (py::detail::is_holder_constructed(self)) {
+            py::cast<Breaker&>(py::handle(self)).outcomes = Outcomes{};
+        }
+        return 0;
+    };
 }
 
 }  // namespace
@@ -58,11 +142,17 @@ void bind_breaker(py::module_& m) {
         .def(
             "now", [](const ManualClock& clock) { return to_seconds(clock.now_ns()); }, "Seconds.");
 
-    py::class_<Breaker>(m, "Breaker", "The native half of a CircuitBreaker.")
-        .def(py::init(&make_breaker), py::kw_only(), py::arg("name"), py::arg("failure_threshold"),
-             py::arg("reset_timeout"), py::arg("max_reset_timeout"), py::arg("probe_timeout"),
+    py::class_<Breaker>(m, "Breaker", "The native half of a CircuitBreaker.",
+                        py::custom_type_setup(show_to_collector))
+        .def(py::init(&make_breaker), py::kw_only(), py::arg("name"),
+             py::arg("failure_threshold").none(true), py::arg("reset_timeout"),
+             py::arg("max_reset_timeout"), py::arg("probe_timeout"), py::arg("success_threshold"),
+             py::arg("half_open_max"), py::arg("lost_probe_fails"), py::arg("backoff_factor"),
+             py::arg("jitter"), py::arg("jitter_mode"), py::arg("classify").none(true),
+             py::arg("classify_result").none(true), py::arg("reopen_after").none(true),
+             py::arg("fallback").none(true), py::arg("count_base_exceptions"),
              py::arg("clock").none(true), "Times in seconds. `clock` None: the monotonic clock.")
-        .def("state", &state_name, "\"closed\", \"open\" or \"half_open\"; consumes no probe.")
+        .def("state", &state_name, "The State's name as a call would meet it; consumes no probe.")
         .def(
             "retry_after",
             [](const Breaker& b) { return to_seconds(b.cell.retry_after_ns(b.now_ns())); },
@@ -70,12 +160,25 @@ void bind_breaker(py::module_& m) {
         .def(
             "failure_count", [](const Breaker& b) { return b.cell.failure_count(); },
             "Failures in a row, failed probes included.")
-        .def("trip", &trip_now, "Open now.")
+        .def("trip", &trip_now, py::arg("retry_after").none(true),
+             "Open now, for so many seconds; None: the configured wait.")
+        .def("force_open", &force_open_now, py::arg("seconds").none(true),
+             "Reject every call for so many seconds; None: until released.")
+        .def(
+            "disable",
+            [](Breaker& b, std::optional<double> seconds) { b.cell.disable(end_ms(b, seconds)); },
+            py::arg("seconds").none(true), "Admit every call, count none; None: until released.")
+        .def(
+            "release", [](Breaker& b) { b.cell.release(b.now_ns()); },
+            "Give control back to the rules.")
         .def(
             "reset", [](Breaker& b) { b.cell.reset(); }, "Close now.")
         .def(
-            "after_fork", [](Breaker& b) { b.cell.after_fork(); },
-            "In a forked child: give up the parent's probes.");
+            "after_fork",
+            [](Breaker& b, std::uint64_t pid) {
+                b.cell.after_fork(pid << 32 ^ static_cast<std::uint64_t>(monotonic_ns()));
+            },
+            py::arg("pid"), "In a forked child: give up the parent's probes, draw other waits.");
 }
 
 }  // namespace memguard

@@ -32,18 +32,56 @@ double wall_time() {
         .count();
 }
 
-Verdict classify(const ModuleState& state, PyObject* exception) noexcept {
+// Asks one of the user's callables; null where it raises, which our Python prevents.
+py::object ask(const py::object& callable, PyObject* argument) noexcept {
+    PyObject* const answer = PyObject_CallOneArg(callable.ptr(), argument);
+    if (answer == nullptr) {
+        PyErr_WriteUnraisable(callable.ptr());
+    }
+    return py::reinterpret_steal<py::object>(answer);
+}
+
+Verdict ask_verdict(const py::object& callable, PyObject* argument, Verdict otherwise) noexcept {
+    const py::object answer = ask(callable, argument);
+    const long code = answer ? PyLong_AsLong(answer.ptr()) : -1;
+    if (code < 0 || code > static_cast<long>(Verdict::neutral)) {
+        PyErr_Clear();
+        return otherwise;
+    }
+    return static_cast<Verdict>(code);
+}
+
+std::int64_t ask_wait_ns(const Breaker& breaker, PyObject* exception_or_result) noexcept {
+    if (!breaker.outcomes.reopen_after) {
+        return kConfiguredWait;
+    }
+    const py::object answer = ask(breaker.outcomes.reopen_after, exception_or_result);
+    const double seconds = answer && !answer.is_none() ? PyFloat_AsDouble(answer.ptr()) : -1.0;
+    if (!(seconds >= 0.0)) {
+        PyErr_Clear();
+        return kConfiguredWait;
+    }
+    const double longest = static_cast<double>(breaker.cell.config().max_reset_timeout_ns);
+    return static_cast<std::int64_t>(std::min(seconds * kNsPerSecond, longest));
+}
+
+Verdict classify(const ModuleState& state, const Breaker& breaker, PyObject* exception) noexcept {
     if (is_instance(exception, PyExc_StopIteration) ||
         is_instance(exception, PyExc_StopAsyncIteration)) {
         return Verdict::success;  // the iterator protocol, not a failure
     }
-    // Cancellation, Ctrl-C and exit say nothing about the dependency, nor does our own shortage of
-    // stack or memory, nor another circuit that is open.
-    const bool neutral = !is_instance(exception, PyExc_Exception) ||
-                         is_instance(exception, PyExc_RecursionError) ||
-                         is_instance(exception, PyExc_MemoryError) ||
-                         PyType_IsSubtype(Py_TYPE(exception), state.open_error_type);
-    return neutral ? Verdict::neutral : Verdict::failure;
+    // Our own shortage of stack or memory says nothing about the dependency, nor does another
+    // circuit that is open; nor do cancellation, Ctrl-C and exit.
+    const bool counts =
+        is_instance(exception, PyExc_Exception) || breaker.outcomes.count_base_exceptions;
+    if (!counts || is_instance(exception, PyExc_RecursionError) ||
+        is_instance(exception, PyExc_MemoryError) ||
+        PyType_IsSubtype(Py_TYPE(exception), state.open_error_type) != 0) {
+        return Verdict::neutral;
+    }
+    return breaker.outcomes.classify
+               ? ask_verdict(breaker.outcomes.classify, exception, Verdict::failure)
+               : Verdict::failure;
 }
 
 // The ContextVar holds a chain of (breaker, generation, outer scope): the probes that the running
@@ -72,27 +110,6 @@ bool inside_probe(const ModuleState& state, const Breaker& breaker, Word word) {
     return false;
 }
 
-PyObject* enter_scope(const ModuleState& state, const Breaker& breaker, Token token) {
-    const py::tuple link =
-        py::make_tuple(scope_key(breaker), token.generation, current_scope(state));
-    PyObject* reset = PyContextVar_Set(state.probe_scope, link.ptr());
-    if (reset == nullptr) {
-        throw py::error_already_set();
-    }
-    return reset;
-}
-
-void leave_scope(const ModuleState& state, Call& call) noexcept {
-    if (call.scope_reset == nullptr) {
-        return;
-    }
-    // An awaitable may end in another context than it began in, where the variable is not set.
-    if (PyContextVar_Reset(state.probe_scope, call.scope_reset) < 0) {
-        PyErr_Clear();
-    }
-    Py_CLEAR(call.scope_reset);
-}
-
 }  // namespace
 
 void Breaker::record_opening(py::handle self, PyObject* exception) noexcept {
@@ -106,24 +123,54 @@ void Breaker::record_opening(py::handle self, PyObject* exception) noexcept {
     }
 }
 
-std::optional<Call> enter(const ModuleState& state, Breaker& breaker, py::handle self) noexcept {
-    const Admission admission = breaker.cell.admit(breaker.now_ns());
+PyObject* enter_scope(const ModuleState& state, const Breaker& breaker, Token token) noexcept {
+    if (!token.is_probe()) {
+        return nullptr;
+    }
     try {
-        if (admission.decision == Decision::admitted) {
-            Call call{admission.token()};
-            if (call.token.probe) {
-                call.scope_reset = enter_scope(state, breaker, call.token);
-            }
-            return call;
+        const py::tuple link =
+            py::make_tuple(scope_key(breaker), token.generation, current_scope(state));
+        PyObject* const scope = PyContextVar_Set(state.probe_scope, link.ptr());
+        if (scope == nullptr) {
+            throw py::error_already_set();
         }
+        return scope;
+    } catch (py::error_already_set& error) {
+        // Without the mark calls inside this probe are rejected: safe, if strict.
+        error.discard_as_unraisable("memguard_native: entering a probe");
+        return nullptr;
+    }
+}
+
+void leave_scope(const ModuleState& state, PyObject*& scope) noexcept {
+    if (scope == nullptr) {
+        return;
+    }
+    PyObject* const exception = PyErr_Occurred() != nullptr ? take_exception() : nullptr;
+    // An attempt may end in another context than it began in, where the variable is not set.
+    if (PyContextVar_Reset(state.probe_scope, scope) < 0) {
+        PyErr_Clear();
+    }
+    Py_CLEAR(scope);
+    if (exception != nullptr) {
+        put_exception(exception);
+    }
+}
+
+std::optional<Token> enter(const ModuleState& state, Breaker& breaker, py::handle self) noexcept {
+    const Admission admission = breaker.cell.admit(breaker.now_ns());
+    if (admission.decision == Decision::admitted) {
+        return admission.token();
+    }
+    if (admission.event == Event::probe_lost) {
+        breaker.record_opening(self, nullptr);
+    }
+    try {
         if (admission.decision == Decision::rejected_probing &&
             inside_probe(state, breaker, admission.next)) {
-            return Call{.nested = true};
+            return Token{admission.next.generation(), TokenKind::nested};
         }
     } catch (py::error_already_set& error) {
-        if (admission.decision == Decision::admitted) {
-            breaker.cell.settle(admission.token(), Verdict::neutral, breaker.now_ns());
-        }
         error.restore();
         return std::nullopt;
     }
@@ -131,31 +178,56 @@ std::optional<Call> enter(const ModuleState& state, Breaker& breaker, py::handle
     return std::nullopt;
 }
 
-void leave(const ModuleState& state, Breaker& breaker, py::handle self, Call& call, Verdict verdict,
-           PyObject* exception) noexcept {
-    if (call.nested) {
+void leave(Breaker& breaker, py::handle self, Token token, Verdict verdict, PyObject* exception,
+           std::int64_t told_ns) noexcept {
+    if (!token.counts()) {
         return;
     }
-    leave_scope(state, call);
-    const Transition done = breaker.cell.settle(call.token, verdict, breaker.now_ns());
-    if (done.opened()) {
+    if (breaker.cell.settle(token, verdict, breaker.now_ns(), told_ns).opened()) {
         breaker.record_opening(self, exception);
     }
 }
 
+void leave_failing(const ModuleState& state, Breaker& breaker, py::handle self, Token token,
+                   PyObject* exception) noexcept {
+    if (!token.counts()) {
+        return;
+    }
+    const Verdict verdict = classify(state, breaker, exception);
+    const bool failed = verdict == Verdict::failure;
+    leave(breaker, self, token, verdict, exception,
+          failed ? ask_wait_ns(breaker, exception) : kConfiguredWait);
+}
+
 void leave_raising(const ModuleState& state, Breaker& breaker, py::handle self,
-                   Call& call) noexcept {
-    PyObject* exception = take_exception();
-    leave(state, breaker, self, call, classify(state, exception), exception);
+                   Token token) noexcept {
+    PyObject* const exception = take_exception();
+    leave_failing(state, breaker, self, token, exception);
     put_exception(exception);
+}
+
+void leave_returning(Breaker& breaker, py::handle self, Token token, PyObject* result) noexcept {
+    if (!token.counts() || !breaker.outcomes.classify_result) {
+        leave(breaker, self, token, Verdict::success);
+        return;
+    }
+    const Verdict verdict = ask_verdict(breaker.outcomes.classify_result, result, Verdict::success);
+    const bool failed = verdict == Verdict::failure;
+    leave(breaker, self, token, verdict, nullptr,
+          failed ? ask_wait_ns(breaker, result) : kConfiguredWait);
 }
 
 void raise_open_error(const ModuleState& state, const Breaker& breaker, py::handle self,
                       const Admission& rejection) noexcept {
     try {
-        const bool probing = rejection.decision == Decision::rejected_probing;
-        PyObject* const circuit_state = probing ? state.state_half_open : state.state_open;
-        PyObject* const reason = probing ? state.reason_probing : state.state_open;
+        PyObject* circuit_state = state.state_open;
+        PyObject* reason = state.state_open;
+        if (rejection.decision == Decision::rejected_probing) {
+            circuit_state = state.state_half_open;
+            reason = state.reason_probing;
+        } else if (rejection.decision == Decision::rejected_forced) {
+            circuit_state = reason = state.state_forced_open;
+        }
         const auto seconds = py::reinterpret_steal<py::object>(
             PyFloat_FromDouble(static_cast<double>(rejection.retry_after_ns) / kNsPerSecond));
         const py::object details = breaker.details(self);

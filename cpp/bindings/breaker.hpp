@@ -11,11 +11,24 @@
 
 namespace memguard {
 
+// What the user decides about outcomes, as Python callables; null where the built-in rules stand
+// alone. Our Python wraps the user's functions so that none of these raises.
+struct Outcomes {
+    pybind11::object classify;         // classify(exception) -> a Verdict's number
+    pybind11::object classify_result;  // classify_result(result) -> a Verdict's number
+    pybind11::object reopen_after;     // reopen_after(exception or result) -> seconds or None
+    pybind11::object fallback;         // called with the arguments of a rejected call
+    bool count_base_exceptions = false;
+};
+
 // The object behind `_core.Breaker`: the cell, its clock, and what errors tell about it.
 class Breaker {
   public:
-    Breaker(pybind11::str name, const BreakerConfig& config, std::shared_ptr<ManualClock> clock)
-        : cell(config), name_(std::move(name)), clock_(std::move(clock)) {}
+    Breaker(pybind11::str name, const BreakerConfig& config, Outcomes judges,
+            std::shared_ptr<ManualClock> clock)
+        : cell(config,
+               static_cast<std::uint64_t>(monotonic_ns()) ^ reinterpret_cast<std::uintptr_t>(this)),
+          outcomes(std::move(judges)), name_(std::move(name)), clock_(std::move(clock)) {}
 
     [[nodiscard]] std::int64_t now_ns() const noexcept {
         return clock_ ? clock_->now_ns() : monotonic_ns();
@@ -31,6 +44,7 @@ class Breaker {
     void record_opening(pybind11::handle self, PyObject* exception) noexcept;
 
     BreakerCell cell;
+    Outcomes outcomes;  // changed by the garbage collector's clear alone
 
   private:
     pybind11::str name_;
@@ -38,26 +52,46 @@ class Breaker {
     std::shared_ptr<ManualClock> clock_;
 };
 
-// One admitted call. A call made inside a probe of the same breaker is `nested`: it runs under the
-// outer call's token and gives no verdict of its own.
-struct Call {
-    Token token{};
-    bool nested = false;
-    PyObject* scope_reset = nullptr;  // the ContextVar's reset token of a probe, owned
-};
-
 // The cold part of an admission. On rejection raises CircuitOpenError and returns nothing.
 // `self` is the Python object of `breaker`.
-[[nodiscard]] std::optional<Call> enter(const ModuleState& state, Breaker& breaker,
-                                        pybind11::handle self) noexcept;
+[[nodiscard]] std::optional<Token> enter(const ModuleState& state, Breaker& breaker,
+                                         pybind11::handle self) noexcept;
 
 // The verdict of a call. `exception` is what it raised, if it did: only its text is kept.
-void leave(const ModuleState& state, Breaker& breaker, pybind11::handle self, Call& call,
-           Verdict verdict, PyObject* exception = nullptr) noexcept;
+// `told_ns`: how long the dependency asked to be left alone.
+void leave(Breaker& breaker, pybind11::handle self, Token token, Verdict verdict,
+           PyObject* exception = nullptr, std::int64_t told_ns = kConfiguredWait) noexcept;
 
-// The same for a call that raised: takes the exception, classifies it, and raises it again.
+// The same for a call that ended with this exception, which is classified. No error may be set.
+void leave_failing(const ModuleState& state, Breaker& breaker, pybind11::handle self, Token token,
+                   PyObject* exception) noexcept;
+
+// The same for a call that raised: takes the exception, judges it, and raises it again.
 void leave_raising(const ModuleState& state, Breaker& breaker, pybind11::handle self,
-                   Call& call) noexcept;
+                   Token token) noexcept;
+
+// The same for a call that returned `result`.
+void leave_returning(Breaker& breaker, pybind11::handle self, Token token,
+                     PyObject* result) noexcept;
+
+// Marks the running code as part of a probe: calls it makes through the same breaker are nested.
+// Returns what leave_scope() takes; null for other calls. Never raises; an error set stays set.
+[[nodiscard]] PyObject* enter_scope(const ModuleState& state, const Breaker& breaker,
+                                    Token token) noexcept;
+void leave_scope(const ModuleState& state, PyObject*& scope) noexcept;
+
+class ProbeScope {
+  public:
+    ProbeScope(const ModuleState& state, const Breaker& breaker, Token token) noexcept
+        : state_(state), scope_(enter_scope(state, breaker, token)) {}
+    ~ProbeScope() { leave_scope(state_, scope_); }
+    ProbeScope(const ProbeScope&) = delete;
+    ProbeScope& operator=(const ProbeScope&) = delete;
+
+  private:
+    const ModuleState& state_;
+    PyObject* scope_;
+};
 
 // Raises CircuitOpenError for a rejected call.
 void raise_open_error(const ModuleState& state, const Breaker& breaker, pybind11::handle self,

@@ -4,6 +4,7 @@
 // store, no allocation, no reference count. All else is in the cold functions.
 #include "guard.hpp"
 
+#include "stepper.hpp"
 #include "vectorcall.hpp"
 
 namespace py = pybind11;
@@ -11,35 +12,47 @@ namespace py = pybind11;
 namespace memguard {
 namespace {
 
-Guard* as_guard(PyObject* self) noexcept {
-    return reinterpret_cast<Guard*>(self);
-}
-
-// The call ended and something happened: it raised, or the word is not what it was.
-[[gnu::noinline, gnu::cold]] PyObject* finish(Guard* guard, Call& call, PyObject* result) {
-    const ModuleState& state = state_of(reinterpret_cast<PyObject*>(guard));
+// The call ended and something is to be told: it raised, the word is not what it was, or its
+// result is to be judged.
+[[gnu::noinline, gnu::cold]] PyObject* finish(Guard* guard, Token token, PyObject* result) {
     if (result == nullptr) {
-        leave_raising(state, *guard->breaker, guard->core, call);
+        leave_raising(state_of(reinterpret_cast<PyObject*>(guard)), *guard->breaker, guard->core,
+                      token);
     } else {
-        leave(state, *guard->breaker, guard->core, call, Verdict::success);
+        leave_returning(*guard->breaker, guard->core, token, result);
     }
     return result;
 }
 
 [[gnu::noinline, gnu::cold]] PyObject* finish_healthy(Guard* guard, std::uint64_t word,
                                                       PyObject* result) {
-    Call call{Token{Word{word}.generation(), false}};
-    return finish(guard, call, result);
+    return finish(guard, Token{Word{word}.generation()}, result);
+}
+
+// A rejected call, its error set: the fallback answers it, if there is one.
+[[gnu::noinline, gnu::cold]] PyObject* reject(Guard* guard, PyObject* const* args,
+                                              std::size_t nargsf, PyObject* kwnames) {
+    const py::object fallback = guard->breaker->outcomes.fallback;
+    if (!fallback) {
+        return nullptr;
+    }
+    PyErr_Clear();
+    return PyObject_Vectorcall(fallback.ptr(), args, nargsf, kwnames);
 }
 
 [[gnu::noinline, gnu::cold]] PyObject* call_unhealthy(Guard* guard, PyObject* const* args,
                                                       std::size_t nargsf, PyObject* kwnames) {
     const ModuleState& state = state_of(reinterpret_cast<PyObject*>(guard));
-    std::optional<Call> call = enter(state, *guard->breaker, guard->core);
-    if (!call) {
-        return nullptr;
+    const std::optional<Token> token = enter(state, *guard->breaker, guard->core);
+    if (!token) {
+        return reject(guard, args, nargsf, kwnames);
     }
-    return finish(guard, *call, call_target(guard->function, args, nargsf, kwnames));
+    PyObject* result = nullptr;
+    {
+        const ProbeScope scope{state, *guard->breaker, *token};
+        result = call_target(guard->function, args, nargsf, kwnames);
+    }
+    return finish(guard, *token, result);
 }
 
 // A plain function that returns a coroutine is protected while it makes the coroutine, not while
@@ -76,12 +89,18 @@ PyObject* guard_vectorcall(PyObject* self, PyObject* const* args, std::size_t na
     return result;
 }
 
-// Admission falls at the first await, so that a list of calls can be made and then gathered.
-PyObject* guard_vectorcall_async(PyObject* self, PyObject* const* args, std::size_t nargsf,
+// Where results are judged, every call has something to tell.
+PyObject* guard_vectorcall_judged(PyObject* self, PyObject* const* args, std::size_t nargsf,
+                                  PyObject* kwnames) {
+    return call_unhealthy(as_guard(self), args, nargsf, kwnames);
+}
+
+// Admission falls at the first step, so that a list of calls can be made and then gathered.
+PyObject* guard_vectorcall_steps(PyObject* self, PyObject* const* args, std::size_t nargsf,
                                  PyObject* kwnames) {
     Guard* const guard = as_guard(self);
-    PyObject* const coroutine = call_target(guard->function, args, nargsf, kwnames);
-    return coroutine == nullptr ? nullptr : new_guarded_coroutine(state_of(self), guard, coroutine);
+    PyObject* const inner = call_target(guard->function, args, nargsf, kwnames);
+    return inner == nullptr ? nullptr : new_stepper(guard, inner, args, nargsf, kwnames);
 }
 
 PyObject* guard_get(PyObject* self, PyObject* instance, PyObject*) {
@@ -182,25 +201,35 @@ PyMemberDef guard_members[] = {
     {nullptr, 0, 0, 0, nullptr},
 };
 
+vectorcallfunc vectorcall_of(const Guard& guard) noexcept {
+    if (guard.form != Form::function) {
+        return guard_vectorcall_steps;
+    }
+    return guard.breaker->outcomes.classify_result ? guard_vectorcall_judged : guard_vectorcall;
+}
+
 PyObject* guard_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
     PyObject* function = nullptr;
     PyObject* core = nullptr;
     PyObject* owner = nullptr;
-    int is_coroutine_function = 0;
-    static const char* const names[] = {"function", "core", "owner", "is_coroutine_function",
-                                        nullptr};
-    if (PyArg_ParseTupleAndKeywords(args, keywords, "OOOp:Guard", const_cast<char**>(names),
-                                    &function, &core, &owner, &is_coroutine_function) == 0) {
+    int form = 0;
+    static const char* const names[] = {"function", "core", "owner", "form", nullptr};
+    if (PyArg_ParseTupleAndKeywords(args, keywords, "OOOi:Guard", const_cast<char**>(names),
+                                    &function, &core, &owner, &form) == 0) {
         return nullptr;
+    }
+    if (form < 0 || form > static_cast<int>(Form::async_generator)) {
+        return PyErr_Format(PyExc_ValueError, "form must be 0..3, got %d", form);
     }
     if (PyCallable_Check(function) == 0 || !py::isinstance<Breaker>(core)) {
         return PyErr_Format(PyExc_TypeError, "Guard() takes a callable and a _core.Breaker");
     }
     auto* const guard = as_guard(type->tp_alloc(type, 0));
     if (guard != nullptr) {
-        guard->vectorcall = is_coroutine_function != 0 ? guard_vectorcall_async : guard_vectorcall;
+        guard->form = static_cast<Form>(form);
         guard->function = Py_NewRef(function);
         guard->breaker = py::handle(core).cast<Breaker*>();
+        guard->vectorcall = vectorcall_of(*guard);
         guard->word = &guard->breaker->cell.word();
         guard->core = Py_NewRef(core);
         guard->owner = Py_NewRef(owner);

@@ -1,4 +1,4 @@
-// The guarded callable's layout, which the guarded coroutine reads too.
+// The guarded callable's layout, which what it returns reads too.
 #pragma once
 
 #include <atomic>   // std::atomic
@@ -7,6 +7,9 @@
 #include "breaker.hpp"
 
 namespace memguard {
+
+// What kind of function a guard is of: decides where admission and verdict fall.
+enum class Form : int { function, coroutine, generator, async_generator };
 
 struct Guard {
     PyObject_HEAD
@@ -18,10 +21,11 @@ struct Guard {
     PyObject* owner;                         // the CircuitBreaker, for people
     PyObject* dict;
     PyObject* weakrefs;
+    Form form;
 };
 
-// Awaits `coroutine` (stolen) under the guard. Null with an exception set if out of memory.
-[[nodiscard]] PyObject* new_guarded_coroutine(const ModuleState& state, Guard* guard,
-                                              PyObject* coroutine) noexcept;
+inline Guard* as_guard(PyObject* self) noexcept {
+    return reinterpret_cast<Guard*>(self);
+}
 
 }  // namespace memguard

@@ -75,6 +75,12 @@ PyObject* open_error_str(PyObject* self) {
         std::snprintf(wait, sizeof wait, "%.1f", seconds < 0.1 ? 0.1 : seconds);
         const auto state = py::reinterpret_borrow<py::object>(field(self, kState));
         const py::str name = py::repr(field(self, kName));
+        if (state.equal(py::str("forced_open"))) {
+            return py::str("circuit {} is forced open by hand; try again in {} s")
+                .format(name, wait)
+                .release()
+                .ptr();
+        }
         const py::str text =
             state.equal(py::str("open"))
                 ? py::str("circuit {} is open; next probe in {} s").format(name, wait)
@@ -99,9 +105,10 @@ PyGetSetDef open_error_fields[] = {
     {"retry_after", get_field, nullptr, "Seconds until a call may be admitted again, > 0.",
      closure(kRetryAfter)},
     {"reason", get_field, nullptr,
-     "Why this call was rejected: \"open\", or \"probing\" while a probe runs.", closure(kReason)},
-    {"state", get_field, nullptr, "The breaker's state: \"open\" or \"half_open\".",
-     closure(kState)},
+     "Why this call was rejected: \"open\", \"probing\" while a probe runs, or \"forced_open\".",
+     closure(kReason)},
+    {"state", get_field, nullptr,
+     "The breaker's state: \"open\", \"half_open\" or \"forced_open\".", closure(kState)},
     {"failure_count", get_detail, nullptr, "Failures in a row when the circuit opened.",
      closure(kFailureCount)},
     {"opened_at", get_detail, nullptr, "When it opened: seconds since the epoch.",
@@ -138,9 +145,10 @@ void add_open_error(py::module_& m, py::handle state_module, ModuleState& state)
 
     state.state_open = PyUnicode_InternFromString("open");
     state.state_half_open = PyUnicode_InternFromString("half_open");
+    state.state_forced_open = PyUnicode_InternFromString("forced_open");
     state.reason_probing = PyUnicode_InternFromString("probing");
     if (state.state_open == nullptr || state.state_half_open == nullptr ||
-        state.reason_probing == nullptr) {
+        state.state_forced_open == nullptr || state.reason_probing == nullptr) {
         throw py::error_already_set();
     }
 }

@@ -11,18 +11,27 @@
 namespace memguard {
 
 struct ModuleState {
-    PyObject* error_type;           // MemguardError
-    PyTypeObject* open_error_type;  // CircuitOpenError
-    PyTypeObject* guard_type;       // Guard
-    PyTypeObject* coroutine_type;   // GuardedCoroutine
-    PyTypeObject* trampoline_type;  // Trampoline
-    PyObject* cleared_function;     // what a guard calls after the garbage collector cleared it
-    PyObject* probe_scope;          // ContextVar: the probes that the running code is part of
-    PyObject* state_open;           // interned "open"
-    PyObject* state_half_open;      // interned "half_open"
-    PyObject* reason_probing;       // interned "probing"
-    PyObject* method_throw;         // interned names of the coroutine protocol
+    PyObject* error_type;                // MemguardError
+    PyTypeObject* open_error_type;       // CircuitOpenError
+    PyTypeObject* guard_type;            // Guard
+    PyTypeObject* coroutine_type;        // GuardedCoroutine
+    PyTypeObject* generator_type;        // GuardedGenerator
+    PyTypeObject* async_generator_type;  // GuardedAsyncGenerator
+    PyTypeObject* async_step_type;       // AsyncGeneratorStep
+    PyTypeObject* attempt_type;          // Attempt
+    PyTypeObject* trampoline_type;       // Trampoline
+    PyObject* cleared_function;   // what a guard calls after the garbage collector cleared it
+    PyObject* probe_scope;        // ContextVar: the probes that the running code is part of
+    PyObject* state_open;         // interned "open"
+    PyObject* state_half_open;    // interned "half_open"
+    PyObject* state_forced_open;  // interned "forced_open"
+    PyObject* reason_probing;     // interned "probing"
+    PyObject* method_throw;       // interned names of the coroutine and generator protocols
     PyObject* method_close;
+    PyObject* method_anext;
+    PyObject* method_asend;
+    PyObject* method_athrow;
+    PyObject* method_aclose;
 };
 
 // A new hidden module whose state is empty. Raises py::error_already_set.
@@ -41,6 +50,9 @@ PyTypeObject* add_type(pybind11::module_& m, pybind11::handle state_module, PyTy
 void add_open_error(pybind11::module_& m, pybind11::handle state_module, ModuleState& state);
 void add_guard(pybind11::module_& m, pybind11::handle state_module, ModuleState& state);
 void add_guarded_coroutine(pybind11::module_& m, pybind11::handle state_module, ModuleState& state);
+void add_guarded_generators(pybind11::module_& m, pybind11::handle state_module,
+                            ModuleState& state);
+void add_attempt(pybind11::module_& m, pybind11::handle state_module, ModuleState& state);
 void add_trampoline(pybind11::module_& m, pybind11::handle state_module, ModuleState& state);
 void add_ring(pybind11::module_& m, pybind11::handle state_module);
 

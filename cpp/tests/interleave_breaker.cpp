@@ -1,8 +1,9 @@
 // Exhaustive interleavings of the cell's load and compare-and-swap, explored as a state graph.
 //
 // Threads run calls made of two half-steps each (load, then swap) for admission and for verdict;
-// time may jump at any point. In every reachable state the invariants of check_state hold, and from
-// every state some call is admitted once time passes.
+// time may jump at any point, and a hand may trip, reset, force, disable or release. In every
+// reachable state the invariants of check_state hold, and from every state some call is admitted
+// once time passes.
 #include "check.hpp"
 
 #include <array>          // std::array
@@ -28,7 +29,7 @@ struct Thread {
 
     friend bool operator==(const Thread& a, const Thread& b) noexcept {
         return a.at == b.at && a.calls_left == b.calls_left && a.verdict == b.verdict &&
-               a.token.generation == b.token.generation && a.token.probe == b.token.probe &&
+               a.token.generation == b.token.generation && a.token.kind == b.token.kind &&
                a.seen == b.seen;
     }
 };
@@ -36,18 +37,20 @@ struct Thread {
 struct State {
     std::uint64_t word = 0;
     std::uint8_t time_steps = 0;
+    std::uint8_t hands_left = 0;
     std::array<Thread, kMaxThreads> threads{};
     friend bool operator==(const State&, const State&) noexcept = default;
 };
 
 struct Hash {
     std::size_t operator()(const State& s) const noexcept {
-        std::uint64_t h = s.word * 0x9E3779B97F4A7C15ULL + s.time_steps;
+        std::uint64_t h = s.word * 0x9E3779B97F4A7C15ULL + s.time_steps * 8 + s.hands_left;
         for (const Thread& t : s.threads) {
             h = (h ^ t.seen) * 0x9E3779B97F4A7C15ULL;
             h ^= t.token.generation << 20 | static_cast<std::uint64_t>(t.at) << 8 |
                  static_cast<std::uint64_t>(t.calls_left) << 4 |
-                 static_cast<std::uint64_t>(t.verdict) << 1 | (t.token.probe ? 1u : 0u);
+                 static_cast<std::uint64_t>(t.verdict) << 1 |
+                 static_cast<std::uint64_t>(t.token.kind) << 24;
         }
         return static_cast<std::size_t>(h ^ h >> 29);
     }
@@ -55,8 +58,8 @@ struct Hash {
 
 class Explorer {
   public:
-    Explorer(std::size_t threads, std::uint8_t calls, std::uint32_t slots, std::uint32_t successes,
-             std::uint64_t first_generation)
+    Explorer(std::size_t threads, std::uint8_t calls, std::uint8_t hands, std::uint32_t slots,
+             std::uint32_t successes, std::uint64_t first_generation)
         : threads_(threads) {
         config_.failure_threshold = 2;
         config_.reset_timeout_ns = kStepNs;
@@ -65,6 +68,7 @@ class Explorer {
         config_.success_threshold = successes;
         State start;
         start.word = Word::closed(0, first_generation).bits();
+        start.hands_left = hands;
         for (std::size_t i = 0; i < threads_; ++i) {
             start.threads[i].calls_left = calls;
         }
@@ -80,6 +84,7 @@ class Explorer {
                 ++later.time_steps;
                 visit(later);
             }
+            interfere(s);
             for (std::size_t i = 0; i < threads_; ++i) {
                 step(s, i);
             }
@@ -101,6 +106,23 @@ class Explorer {
         if (seen_.insert(s).second) {
             check_state(s);
             frontier_.push_back(s);
+        }
+    }
+
+    // A hand's load and compare-and-swap are one step: it repeats until it wins.
+    void interfere(const State& s) {
+        if (s.hands_left == 0) {
+            return;
+        }
+        const Word w{s.word};
+        const std::int64_t end_ms = ceil_div(now(s) + kStepNs, kNsPerMs);
+        for (const Step done : {trip(w, config_, now(s)), reset(w), force_open(w, end_ms),
+                                disable(w, end_ms), release(w, now(s))}) {
+            check_generation(w, done.next);
+            State next = s;
+            --next.hands_left;
+            next.word = done.next.bits();
+            visit(next);
         }
     }
 
@@ -186,7 +208,7 @@ class Explorer {
         std::uint64_t live = 0;
         for (const Thread& t : s.threads) {
             const bool holds = t.at == At::running || t.at == At::settle_loaded;
-            live += holds && t.token.probe && t.token.generation == w.generation() ? 1 : 0;
+            live += holds && t.token.is_probe() && t.token.generation == w.generation() ? 1 : 0;
         }
         if (w.phase() == Phase::half_open) {
             CHECK(w.in_flight() == live);
@@ -204,13 +226,15 @@ class Explorer {
     std::vector<State> frontier_;
 };
 
-void explore(std::size_t threads, std::uint8_t calls, std::uint64_t first_generation) {
+void explore(std::size_t threads, std::uint8_t calls, std::uint8_t hands,
+             std::uint64_t first_generation) {
     for (std::uint32_t slots : {1u, 2u}) {
         for (std::uint32_t successes : {1u, 2u}) {
-            Explorer explorer{threads, calls, slots, successes, first_generation};
+            Explorer explorer{threads, calls, hands, slots, successes, first_generation};
             explorer.run();
-            std::printf("     %zu threads x %u calls, %u slots, %u successes: %zu states\n",
-                        threads, calls, slots, successes, explorer.states());
+            std::printf(
+                "     %zu threads x %u calls, %u hands, %u slots, %u successes: %zu states\n",
+                threads, calls, hands, slots, successes, explorer.states());
         }
     }
 }
@@ -218,8 +242,11 @@ void explore(std::size_t threads, std::uint8_t calls, std::uint64_t first_genera
 }  // namespace
 
 TEST(two_threads_with_three_calls) {
-    explore(2, 3, 0);
+    explore(2, 3, 0, 0);
 }
 TEST(three_threads_with_two_calls_near_the_wrap_of_the_generation) {
-    explore(3, 2, Word::kGenerationMask - 1);
+    explore(3, 2, 0, Word::kGenerationMask - 1);
+}
+TEST(two_threads_with_two_calls_and_two_interfering_hands) {
+    explore(2, 2, 2, 0);
 }

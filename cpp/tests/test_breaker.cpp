@@ -115,11 +115,11 @@ TEST(stress_no_generation_ever_has_two_probes) {
             const Token token = a.token();
             const auto choice = random >> 61;
             // relaxed: the flag is its own only datum
-            if (token.probe &&
+            if (token.is_probe() &&
                 probes[token.generation].fetch_add(1, std::memory_order_relaxed) != 0) {
                 doubled.fetch_add(1, std::memory_order_relaxed);  // relaxed: joined before read
             }
-            if (token.probe && choice == 7) {
+            if (token.is_probe() && choice == 7) {
                 probes[token.generation].fetch_sub(1, std::memory_order_relaxed);
                 cell.settle(token, Verdict::neutral, now);
             } else {

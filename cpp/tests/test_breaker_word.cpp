@@ -12,8 +12,8 @@ namespace {
 constexpr BreakerConfig kConfig{};
 constexpr std::int64_t kNow = 1'000 * kNsPerSecond;
 constexpr std::int64_t kTimeout = kConfig.reset_timeout_ns;
-constexpr Token kNormal{7, false};
-constexpr Token kProbe{7, true};
+constexpr Token kNormal{7, TokenKind::normal};
+constexpr Token kProbe{7, TokenKind::probe};
 
 constexpr Word half_open_with(std::uint64_t in_flight, std::uint64_t successes = 0,
                               std::uint64_t neutral = 0) {
@@ -43,7 +43,7 @@ TEST(closed_admits_without_a_store) {
         const Word w = Word::closed(failures, 7);
         const Admission a = admit(w, kConfig, kNow);
         CHECK(a.decision == Decision::admitted && a.next == w && a.event == Event::none);
-        CHECK(!a.token().probe && a.token().generation == 7);
+        CHECK(!a.token().is_probe() && a.token().generation == 7);
     }
 }
 
@@ -78,7 +78,7 @@ TEST(open_rejects_until_its_deadline_and_never_early) {
     const Admission due = admit(w, kConfig, kNow + kTimeout + kNsPerMs);
     CHECK(due.decision == Decision::admitted && due.event == Event::timeout);
     CHECK(due.next.in_flight() == 1 && due.next.generation() == 9);
-    CHECK(due.token().probe);
+    CHECK(due.token().is_probe());
 }
 
 TEST(a_deadline_further_ahead_than_any_wait_counts_as_over) {
@@ -159,9 +159,9 @@ TEST(verdicts_of_another_era_are_stale) {
     const Word words[] = {Word::closed(2, 8), Word::open(5, 8), half_open_with(1)};
     for (const Word w : words) {
         for (const Verdict v : {Verdict::success, Verdict::failure, Verdict::neutral}) {
-            CHECK(settle(w, Token{6, false}, v, kConfig, kNow).event == Event::stale);
-            CHECK(settle(w, Token{6, true}, v, kConfig, kNow).event == Event::stale);
-            CHECK(settle(w, Token{6, true}, v, kConfig, kNow).next == w);
+            CHECK(settle(w, Token{6, TokenKind::normal}, v, kConfig, kNow).event == Event::stale);
+            CHECK(settle(w, Token{6, TokenKind::probe}, v, kConfig, kNow).event == Event::stale);
+            CHECK(settle(w, Token{6, TokenKind::probe}, v, kConfig, kNow).next == w);
         }
     }
 }
@@ -183,6 +183,64 @@ TEST(trip_and_reset_start_a_new_generation_from_any_phase) {
     }
 }
 
+TEST(a_lost_probe_that_counts_as_a_failure_opens_again) {
+    BreakerConfig strict = kConfig;
+    strict.lost_probe_fails = true;
+    const std::int64_t later = kNow + kConfig.probe_timeout_ns + kLeaseTickNs;
+    const Admission a = admit(half_open_with(1), strict, later, kNsPerSecond);
+    CHECK(a.decision == Decision::rejected_open && a.event == Event::probe_lost);
+    CHECK(a.next.phase() == Phase::open && a.next.generation() == 8);
+    CHECK(a.retry_after_ns > 0 && a.retry_after_ns <= kNsPerSecond + kNsPerMs);
+}
+
+TEST(forced_open_rejects_until_its_end_and_then_admits_a_probe) {
+    const Word w = force_open(Word::closed(3, 7), kNow / kNsPerMs + 1000).next;
+    CHECK(w.phase() == Phase::forced_open && w.generation() == 8);
+    const Admission now = admit(w, kConfig, kNow);
+    CHECK(now.decision == Decision::rejected_forced && now.next == w);
+    CHECK(now.retry_after_ns > 0 && now.retry_after_ns <= kNsPerSecond);
+    const Admission over = admit(w, kConfig, kNow + kNsPerSecond + kNsPerMs);
+    CHECK(over.event == Event::timeout && over.token().is_probe());
+}
+
+TEST(forced_open_without_end_says_the_longest_wait_and_never_ends) {
+    const Word w = force_open(Word::closed(0, 7), Word::kNoEnd).next;
+    const Admission a = admit(w, kConfig, std::int64_t{1} << 61);
+    CHECK(a.decision == Decision::rejected_forced);
+    CHECK(a.retry_after_ns == kConfig.max_reset_timeout_ns);
+}
+
+TEST(disabled_admits_all_counts_none_and_closes_at_its_end) {
+    const Word w = disable(Word::open(5, 7), kNow / kNsPerMs + 1000).next;
+    const Admission a = admit(w, kConfig, kNow);
+    CHECK(a.decision == Decision::admitted && a.next == w && !a.token().counts());
+    CHECK(settle(w, a.token(), Verdict::failure, kConfig, kNow).next == w);
+    const Admission over = admit(w, kConfig, kNow + kNsPerSecond);
+    CHECK(over.decision == Decision::admitted && over.event == Event::timeout);
+    CHECK(over.next == Word::closed(0, 9) && over.token().counts());
+}
+
+TEST(what_is_set_by_hand_outranks_a_trip_and_makes_old_verdicts_stale) {
+    const Word closed = Word::closed(4, 7);
+    for (const Word w :
+         {force_open(closed, Word::kNoEnd).next, disable(closed, Word::kNoEnd).next}) {
+        CHECK(trip(w, kConfig, kNow).next == w);
+        CHECK(settle(w, kNormal, Verdict::failure, kConfig, kNow).event == Event::stale);
+        CHECK(settle(w, kProbe, Verdict::success, kConfig, kNow).event == Event::stale);
+        CHECK(reset(w).next == Word::closed(0, 9));
+    }
+}
+
+TEST(release_gives_control_back_to_the_rules) {
+    const Word forced = force_open(Word::closed(0, 7), Word::kNoEnd).next;
+    CHECK(admit(release(forced, kNow).next, kConfig, kNow).token().is_probe());
+    const Word off = disable(Word::closed(0, 7), Word::kNoEnd).next;
+    CHECK(release(off, kNow).next == Word::closed(0, 9));
+    for (const Word w : {Word::closed(3, 7), Word::open(5, 7), half_open_with(1)}) {
+        CHECK(release(w, kNow).next == w);
+    }
+}
+
 TEST(a_forked_child_holds_no_probe) {
     const Step step = after_fork(half_open_with(1, 0, 1));
     CHECK(step.next.in_flight() == 0 && step.next.generation() == 8);
@@ -196,10 +254,13 @@ TEST(every_bit_pattern_is_legal_and_admits_once_time_has_passed) {
         const Word w{random()};
         const Admission a = admit(w, kConfig, kNow);
         CHECK((a.decision == Decision::admitted) == (a.retry_after_ns == 0));
-        const std::int64_t later = kNow + a.retry_after_ns + 2 * kLeaseTickNs;
-        CHECK(admit(w, kConfig, later).decision == Decision::admitted);
+        if (w.phase() != Phase::forced_open || w.end_ms() != Word::kNoEnd) {
+            const std::int64_t later = kNow + a.retry_after_ns + 2 * kLeaseTickNs;
+            CHECK(admit(w, kConfig, later).decision == Decision::admitted);
+        }
         for (const Verdict v : {Verdict::success, Verdict::failure, Verdict::neutral}) {
-            const Token t{w.generation(), w.phase() == Phase::half_open};
+            const bool half_open = w.phase() == Phase::half_open;
+            const Token t{w.generation(), half_open ? TokenKind::probe : TokenKind::normal};
             CHECK(settle(w, t, v, kConfig, kNow).next.in_flight() <= Word::kMaxInFlight);
         }
     }

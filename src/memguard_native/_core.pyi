@@ -59,24 +59,55 @@ class Breaker:
         self,
         *,
         name: str,
-        failure_threshold: int,
+        failure_threshold: int | None,
         reset_timeout: float,
         max_reset_timeout: float,
         probe_timeout: float,
+        success_threshold: int,
+        half_open_max: int,
+        lost_probe_fails: bool,
+        backoff_factor: float,
+        jitter: float,
+        jitter_mode: str,
+        classify: Callable[[BaseException], int] | None,
+        classify_result: Callable[[object], int] | None,
+        reopen_after: Callable[[object], float | None] | None,
+        fallback: Callable[..., object] | None,
+        count_base_exceptions: bool,
         clock: ManualClock | None,
     ) -> None: ...
     def state(self) -> str:
-        """ "closed", "open" or "half_open"; consumes no probe."""
+        """The State's name as a call would meet it; consumes no probe."""
     def retry_after(self) -> float:
         """Seconds until a call may be admitted; 0.0 if one may now."""
     def failure_count(self) -> int:
         """Failures in a row, failed probes included."""
-    def trip(self) -> None:
-        """Open now."""
+    def trip(self, retry_after: float | None) -> None:
+        """Open now, for so many seconds; None: the configured wait."""
+    def force_open(self, seconds: float | None) -> None:
+        """Reject every call for so many seconds; None: until released."""
+    def disable(self, seconds: float | None) -> None:
+        """Admit every call, count none; None: until released."""
+    def release(self) -> None:
+        """Give control back to the rules."""
     def reset(self) -> None:
         """Close now."""
-    def after_fork(self) -> None:
-        """In a forked child: give up the parent's probes."""
+    def after_fork(self, pid: int) -> None:
+        """In a forked child: give up the parent's probes, draw other waits."""
+
+@final
+class Attempt:
+    """One admitted call: give it a verdict, or use it in a `with` statement."""
+
+    def __new__(cls, core: Breaker) -> Attempt: ...
+    def success(self) -> None:
+        """The dependency answered well."""
+    def failure(self, exception: BaseException | None = None, /) -> None:
+        """The dependency failed; `exception`, if given, is told by later rejections."""
+    def neutral(self) -> None:
+        """Nothing is known about the dependency."""
+    def __enter__(self) -> Attempt: ...
+    def __exit__(self, *args: object) -> bool: ...
 
 @final
 class Guard(Generic[_P, _R]):
@@ -87,7 +118,7 @@ class Guard(Generic[_P, _R]):
         function: Callable[_P, _R],
         core: Breaker,
         owner: object,
-        is_coroutine_function: bool,
+        form: int,
     ) -> Guard[_P, _R]: ...
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R: ...
     @property
@@ -108,6 +139,45 @@ class GuardedCoroutine(Generic[_R]):
         """Resume the coroutine with an exception."""
     def close(self) -> None:
         """Stop the coroutine; says nothing to the breaker."""
+
+@final
+class GuardedGenerator(Generic[_R]):
+    """A generator behind a circuit breaker: admitted at the first next, judged at the end."""
+
+    def __iter__(self) -> GuardedGenerator[_R]: ...
+    def __next__(self) -> _R: ...
+    def send(self, value: Any, /) -> _R:
+        """Resume it with a value."""
+    def throw(self, *args: Any) -> _R:
+        """Resume it with an exception."""
+    def close(self) -> None:
+        """Stop it; says nothing to the breaker."""
+
+@final
+class GuardedAsyncGenerator(Generic[_R]):
+    """An asynchronous generator behind a circuit breaker."""
+
+    def __aiter__(self) -> GuardedAsyncGenerator[_R]: ...
+    def __anext__(self) -> AsyncGeneratorStep: ...
+    def asend(self, value: Any, /) -> AsyncGeneratorStep:
+        """Resume it with a value."""
+    def athrow(self, *args: Any) -> AsyncGeneratorStep:
+        """Resume it with an exception."""
+    def aclose(self) -> AsyncGeneratorStep:
+        """Stop it; says nothing to the breaker."""
+
+@final
+class AsyncGeneratorStep:
+    """What one step of a guarded asynchronous generator is awaited by."""
+
+    def __await__(self) -> Generator[Any, Any, Any]: ...
+    def __next__(self) -> Any: ...
+    def send(self, value: Any, /) -> Any:
+        """Resume the step with a value."""
+    def throw(self, *args: Any) -> Any:
+        """Resume the step with an exception."""
+    def close(self) -> None:
+        """Give the step up."""
 
 @final
 class trampoline(Generic[_P, _R]):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextvars
+import math
 from collections.abc import Coroutine
 from typing import Any
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from memguard_native import CircuitBreaker, CircuitOpenError
 from memguard_native._core import ManualClock
@@ -38,6 +39,16 @@ async def work() -> None:
         raise KeyboardInterrupt
 
 
+RULES = st.fixed_dictionaries(
+    {
+        "success_threshold": st.integers(1, 3),
+        "half_open_max": st.integers(1, 3),
+        "probe_expiry": st.sampled_from(["retry", "failure"]),
+        "backoff_factor": st.sampled_from([1.0, 2.0]),
+    }
+)
+
+
 class BreakerMachine(RuleBasedStateMachine):
     """Calls begin, and end in any order and with any verdict; time passes; hands interfere."""
 
@@ -46,10 +57,18 @@ class BreakerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = ManualClock(start=1000.0)
-        self.native = CircuitBreaker("model", 3, RESET_TIMEOUT, clock=self.clock)
-        self.reference = ReferenceBreaker(3, RESET_TIMEOUT)
-        self.guarded = self.native(work)
         self.calls: list[tuple[Any, Call]] = []
+
+    @initialize(rules=RULES)
+    def choose_rules(self, rules: dict[str, Any]) -> None:
+        self.native = CircuitBreaker(
+            "model", 3, RESET_TIMEOUT, max_reset_timeout=35.0, clock=self.clock, **rules
+        )
+        lost_probe_fails = rules.pop("probe_expiry") == "failure"
+        self.reference = ReferenceBreaker(
+            3, RESET_TIMEOUT, max_reset_timeout=35.0, lost_probe_fails=lost_probe_fails, **rules
+        )
+        self.guarded = self.native(work)
 
     def now(self) -> float:
         return self.clock.now()
@@ -92,7 +111,7 @@ class BreakerMachine(RuleBasedStateMachine):
     @rule(steps=st.integers(1, 30))
     def pass_time(self, steps: int) -> None:
         self.clock.advance(steps * 0.5)
-        if self.reference.state == "half_open" and self.now() == self.reference.lease_until:
+        if self.reference.state == "half_open" and self.now() == self.reference.until:
             self.clock.advance(0.5)
 
     @rule()
@@ -105,20 +124,34 @@ class BreakerMachine(RuleBasedStateMachine):
         self.native.reset()
         self.reference.reset()
 
+    @rule(seconds=st.sampled_from([None, 5.0, 20.0]))
+    def force_open(self, seconds: float | None) -> None:
+        self.native.force_open(seconds)
+        self.reference.force_open(self.now() + (seconds or math.inf))
+
+    @rule(seconds=st.sampled_from([None, 5.0, 20.0]))
+    def disable(self, seconds: float | None) -> None:
+        self.native.disable(seconds)
+        self.reference.disable(self.now() + (seconds or math.inf))
+
+    @rule()
+    def auto(self) -> None:
+        self.native.auto()
+        self.reference.auto(self.now())
+
     @rule()
     def fork(self) -> None:
-        """In a child no probe is held; here the reference's probe is lost the same way."""
-        if self.reference.state == "half_open":
-            self.native._core.after_fork()
-            self.reference.probe = None
+        self.native._core.after_fork(1)
+        self.reference.fork()
 
     @invariant()
     def they_agree(self) -> None:
         assert self.native.state == self.reference.shown_state(self.now())
         assert self.native.failure_count == self.reference.failures
-        if self.reference.state == "open":
-            left = max(0.0, self.reference.open_until - self.now())
-            assert self.native.retry_after == pytest.approx(left, abs=0.001)
+        if self.reference.state in ("open", "forced_open"):
+            left = max(0.0, self.reference.until - self.now())
+            expected = left if left < math.inf else self.reference.max_reset_timeout
+            assert self.native.retry_after == pytest.approx(expected, abs=0.001)
 
     def teardown(self) -> None:
         for coroutine, _ in self.calls:

@@ -9,6 +9,7 @@
 
 #include "memguard/breaker_word.hpp"
 #include "memguard/config.hpp"
+#include "memguard/reopen.hpp"
 
 namespace memguard {
 
@@ -28,7 +29,9 @@ class BreakerCell {
   public:
     static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 
-    explicit BreakerCell(const BreakerConfig& config) noexcept : config_(config) {}
+    // `seed`: of the draws that spread the open periods.
+    explicit BreakerCell(const BreakerConfig& config, std::uint64_t seed = 0) noexcept
+        : config_(config), draws_(seed) {}
     BreakerCell(const BreakerCell&) = delete;
     BreakerCell& operator=(const BreakerCell&) = delete;
 
@@ -42,35 +45,53 @@ class BreakerCell {
     }
 
     [[nodiscard]] Admission admit(std::int64_t now_ns) noexcept {
+        const std::int64_t wait = config_.lost_probe_fails ? wait_ns(true, kConfiguredWait) : 0;
         Admission admission;
-        apply([&](Word w) {
-            admission = memguard::admit(w, config_, now_ns);
+        const Transition done = apply([&](Word w) {
+            admission = memguard::admit(w, config_, now_ns, wait);
             return Step{admission.next, admission.event};
         });
+        count(done, Verdict::neutral, kConfiguredWait);
         return admission;
     }
 
-    Transition settle(Token token, Verdict verdict, std::int64_t now_ns) noexcept {
-        const Transition done =
-            apply([&](Word w) { return memguard::settle(w, token, verdict, config_, now_ns); });
-        count_failures(done, verdict);
+    // `told_ns`: how long the dependency asked to be left alone, if it did; else kConfiguredWait.
+    Transition settle(Token token, Verdict verdict, std::int64_t now_ns,
+                      std::int64_t told_ns = kConfiguredWait) noexcept {
+        const bool failed_probe = token.is_probe() && verdict == Verdict::failure;
+        const bool may_open = verdict == Verdict::failure || token.is_probe();
+        const std::int64_t wait = may_open ? wait_ns(failed_probe, told_ns) : kConfiguredWait;
+        const Transition done = apply(
+            [&](Word w) { return memguard::settle(w, token, verdict, config_, now_ns, wait); });
+        count(done, verdict, told_ns);
         return done;
     }
 
-    Transition trip(std::int64_t now_ns) noexcept {
-        const Transition done = apply([&](Word w) { return memguard::trip(w, config_, now_ns); });
-        count_failures(done, Verdict::neutral);
-        return done;
+    Transition trip(std::int64_t now_ns, std::int64_t told_ns = kConfiguredWait) noexcept {
+        const std::int64_t wait = told_ns == kConfiguredWait ? told_ns : clipped(told_ns);
+        return apply_by_hand([&](Word w) { return memguard::trip(w, config_, now_ns, wait); });
     }
 
     Transition reset() noexcept {
-        const Transition done = apply([](Word w) { return memguard::reset(w); });
-        count_failures(done, Verdict::neutral);
-        return done;
+        return apply_by_hand([](Word w) { return memguard::reset(w); });
     }
 
-    void after_fork() noexcept {
+    // Until `end_ms` of the monotonic clock, or Word::kNoEnd.
+    Transition force_open(std::int64_t end_ms) noexcept {
+        return apply_by_hand([&](Word w) { return memguard::force_open(w, end_ms); });
+    }
+    Transition disable(std::int64_t end_ms) noexcept {
+        return apply_by_hand([&](Word w) { return memguard::disable(w, end_ms); });
+    }
+
+    // Ends what force_open() or disable() began.
+    Transition release(std::int64_t now_ns) noexcept {
+        return apply_by_hand([&](Word w) { return memguard::release(w, now_ns); });
+    }
+
+    void after_fork(std::uint64_t seed) noexcept {
         apply([](Word w) { return memguard::after_fork(w); });
+        draws_.reseed(seed);
     }
 
     // Failures in a row, failed probes included; 0 after closing.
@@ -86,8 +107,8 @@ class BreakerCell {
     // What a caller would see: a due open circuit reads as half-open without consuming the probe.
     [[nodiscard]] Phase phase(std::int64_t now_ns) const noexcept {
         const Word w = load();
-        const bool due = w.phase() == Phase::open && open_left_ns(w, config_, now_ns) == 0;
-        return due ? Phase::half_open : w.phase();
+        const Admission next = memguard::admit(w, config_, now_ns);
+        return next.event == Event::timeout ? next.next.phase() : w.phase();
     }
 
     // Nanoseconds until a call may be admitted; 0 if one may now.
@@ -112,18 +133,50 @@ class BreakerCell {
         }
     }
 
-    void count_failures(const Transition& done, Verdict verdict) noexcept {
+    template <class Function>
+    Transition apply_by_hand(Function&& transition) noexcept {
+        const Transition done = apply(transition);
+        count(done, Verdict::neutral, kConfiguredWait);
+        return done;
+    }
+
+    [[nodiscard]] std::int64_t clipped(std::int64_t told_ns) const noexcept {
+        return std::clamp(told_ns, kNsPerMs, config_.max_reset_timeout_ns);
+    }
+
+    // For how long a verdict opens the circuit, if it does.
+    [[nodiscard]] std::int64_t wait_ns(bool failed_probe, std::int64_t told_ns) noexcept {
+        if (told_ns != kConfiguredWait) {
+            return clipped(told_ns);
+        }
+        // relaxed: written by winners of transitions only; a late view spreads a wait differently
+        const std::uint32_t step = step_.load(std::memory_order_relaxed);
+        return reopen_wait_ns(config_, step + (failed_probe ? 1 : 0), draws_.next());
+    }
+
+    // The figures beside the word: written by the winner of a transition, after it.
+    void count(const Transition& done, Verdict verdict, std::int64_t told_ns) noexcept {
         if (done.event == Event::stale || done.before == done.after) {
             return;
         }
         const std::uint64_t failed = verdict == Verdict::failure ? 1 : 0;
-        // relaxed, all three: a figure for people; nothing is decided from it
+        // relaxed, all of them: figures for people and waits; nothing else is decided from them
         if (done.after.phase() == Phase::closed) {
             failure_count_.store(0, std::memory_order_relaxed);
-        } else if (done.before.phase() == Phase::closed) {
+            step_.store(0, std::memory_order_relaxed);
+            return;
+        }
+        // relaxed, both: as above
+        if (done.before.phase() == Phase::closed) {
             failure_count_.store(done.before.failures() + failed, std::memory_order_relaxed);
         } else {
             failure_count_.fetch_add(failed, std::memory_order_relaxed);
+        }
+        const bool reopened = done.before.phase() == Phase::half_open && done.opened() &&
+                              (failed != 0 || done.event == Event::probe_lost);
+        if (reopened && told_ns == kConfiguredWait) {
+            // relaxed: as above
+            step_.fetch_add(1, std::memory_order_relaxed);
         }
     }
 
@@ -131,6 +184,8 @@ class BreakerCell {
     alignas(kCacheLineBytes) std::atomic<std::uint64_t> word_{0};
     alignas(kCacheLineBytes) const BreakerConfig config_;
     std::atomic<std::uint64_t> failure_count_{0};
+    std::atomic<std::uint32_t> step_{0};  // reopenings since the last closing
+    Draws draws_;
 };
 
 }  // namespace memguard

@@ -6,8 +6,9 @@
 //   phase 0 closed     consecutive failures
 //   phase 1 open       deadline: milliseconds of the monotonic clock, rounded up (34 years)
 //   phase 2 half_open  in_flight 6, successes 5, neutral in a row 6, lease end 23 (ticks of 16 ms)
-//   phase 3            never written; read as an open circuit that is due, so no pattern can wedge
+//   phase 3 by hand    kind (0 forced_open, 1 disabled), end 39 (milliseconds; all ones = none)
 //
+// Every bit pattern is legal: what no transition writes only opens, closes or delays.
 // Every phase change and every takeover of a lost lease adds 1 to the generation, so that a result
 // of an older era is recognised. Nothing here knows threads: BreakerCell applies these functions
 // with compare-and-swap.
@@ -15,12 +16,13 @@
 
 #include <algorithm>  // std::max, std::min
 #include <cstdint>    // std::uint64_t
+#include <limits>     // std::numeric_limits
 
 #include "memguard/clock.hpp"
 
 namespace memguard {
 
-enum class Phase : std::uint8_t { closed = 0, open = 1, half_open = 2 };
+enum class Phase : std::uint8_t { closed = 0, open = 1, half_open = 2, forced_open, disabled };
 enum class Verdict : std::uint8_t { success, failure, neutral };
 
 // Why a word changed; `none` and `counted` are not transitions.
@@ -29,24 +31,40 @@ enum class Event : std::uint8_t {
     counted,               // a verdict was recorded without a change of phase
     stale,                 // a verdict of an older generation: ignored
     consecutive_failures,  // closed -> open
-    timeout,               // open -> half_open
-    probe_lost,            // half_open -> half_open, by a caller that found the lease over
+    timeout,               // open or forced_open -> half_open, disabled -> closed: its time is over
+    probe_lost,            // half_open -> half_open or open, by a caller that found the lease over
     probe_failed,          // half_open -> open
     probe_succeeded,       // half_open -> closed
     inconclusive,          // half_open -> open, after too many neutral probes in a row
-    manual,                // any -> open
+    manual,                // by hand: tripped, forced open, disabled, or given back to the rules
     reset,                 // any -> closed
     forked,                // half_open -> half_open in a forked child, which holds no probe
 };
 
+// How a wait is spread, so that the clients of one dependency do not come back together.
+enum class Jitter : std::uint8_t {
+    spread,  // wait * (1 +- jitter)
+    full,    // 0 .. wait
+    equal,   // wait / 2 .. wait
+};
+
 struct BreakerConfig {
-    std::int64_t failure_threshold = 5;
+    std::int64_t failure_threshold = 5;  // kNoThreshold: the rule is off
     std::int64_t reset_timeout_ns = 60 * kNsPerSecond;
     std::int64_t max_reset_timeout_ns = 300 * kNsPerSecond;
     std::int64_t probe_timeout_ns = 60 * kNsPerSecond;
     std::uint32_t success_threshold = 1;
     std::uint32_t half_open_max = 1;
+    bool lost_probe_fails = false;  // what a probe whose lease ends means: a failure, or nothing
+    Jitter jitter_mode = Jitter::spread;
+    double jitter = 0.0;
+    double backoff_factor = 1.0;
 };
+
+inline constexpr std::int64_t kNoThreshold = std::numeric_limits<std::int64_t>::max();
+
+// As an open period: the configured one.
+inline constexpr std::int64_t kConfiguredWait = -1;
 
 inline constexpr std::int64_t kLeaseTickNs = 16 * kNsPerMs;
 inline constexpr std::int64_t kMinRetryAfterNs = kNsPerMs;
@@ -67,6 +85,7 @@ class Word {
     static constexpr std::uint64_t kMaxInFlight = 63;
     static constexpr std::uint64_t kMaxSuccesses = 31;
     static constexpr std::uint64_t kMaxNeutral = 63;
+    static constexpr std::int64_t kNoEnd = (std::int64_t{1} << 39) - 1;  // of a phase set by hand
 
     constexpr Word() noexcept = default;
     constexpr explicit Word(std::uint64_t bits) noexcept : bits_(bits) {}
@@ -88,6 +107,15 @@ class Word {
         return pack(Phase::half_open, payload, generation);
     }
 
+    [[nodiscard]] static constexpr Word forced_open(std::int64_t end_ms,
+                                                    std::uint64_t generation) noexcept {
+        return by_hand(0, end_ms, generation);
+    }
+    [[nodiscard]] static constexpr Word disabled(std::int64_t end_ms,
+                                                 std::uint64_t generation) noexcept {
+        return by_hand(1, end_ms, generation);
+    }
+
     [[nodiscard]] constexpr std::uint64_t bits() const noexcept { return bits_; }
     [[nodiscard]] constexpr std::uint64_t generation() const noexcept {
         return bits_ & kGenerationMask;
@@ -97,13 +125,18 @@ class Word {
     }
     [[nodiscard]] constexpr Phase phase() const noexcept {
         const auto code = bits_ >> (kGenerationBits + kPayloadBits);
-        return code == 3 ? Phase::open : static_cast<Phase>(code);
+        if (code == kByHand) {
+            return (payload() & 1) != 0 ? Phase::disabled : Phase::forced_open;
+        }
+        return static_cast<Phase>(code);
     }
     [[nodiscard]] constexpr std::uint64_t failures() const noexcept { return payload(); }
-    // The code 3 reads as a deadline in the past.
     [[nodiscard]] constexpr std::int64_t deadline_ms() const noexcept {
-        const bool unknown = bits_ >> (kGenerationBits + kPayloadBits) == 3;
-        return unknown ? 0 : static_cast<std::int64_t>(payload());
+        return static_cast<std::int64_t>(payload());
+    }
+    // When a phase set by hand ends; kNoEnd: never by itself.
+    [[nodiscard]] constexpr std::int64_t end_ms() const noexcept {
+        return static_cast<std::int64_t>(payload() >> 1);
     }
     [[nodiscard]] constexpr std::uint64_t in_flight() const noexcept { return payload() & 63; }
     [[nodiscard]] constexpr std::uint64_t successes() const noexcept { return payload() >> 6 & 31; }
@@ -113,10 +146,21 @@ class Word {
     friend constexpr bool operator==(Word, Word) noexcept = default;
 
   private:
+    static constexpr std::uint64_t kByHand = 3;
+
     [[nodiscard]] static constexpr Word pack(Phase phase, std::uint64_t payload,
                                              std::uint64_t generation) noexcept {
-        return Word{static_cast<std::uint64_t>(phase) << (kGenerationBits + kPayloadBits) |
+        return pack(static_cast<std::uint64_t>(phase), payload, generation);
+    }
+    [[nodiscard]] static constexpr Word pack(std::uint64_t code, std::uint64_t payload,
+                                             std::uint64_t generation) noexcept {
+        return Word{code << (kGenerationBits + kPayloadBits) |
                     (payload & kPayloadMask) << kGenerationBits | (generation & kGenerationMask)};
+    }
+    [[nodiscard]] static constexpr Word by_hand(std::uint64_t kind, std::int64_t end_ms,
+                                                std::uint64_t generation) noexcept {
+        return pack(kByHand, kind | static_cast<std::uint64_t>(std::min(end_ms, kNoEnd)) << 1,
+                    generation);
     }
     [[nodiscard]] constexpr std::uint64_t payload() const noexcept {
         return bits_ >> kGenerationBits & kPayloadMask;
@@ -130,13 +174,25 @@ class Word {
     return bits >> Word::kGenerationBits == 0;
 }
 
+enum class TokenKind : std::uint8_t {
+    normal,
+    probe,
+    nested,      // made inside a probe: only the outer call's verdict counts
+    unrecorded,  // the circuit is disabled: no verdict counts
+};
+
 // What an admission hands out and a verdict hands back.
 struct Token {
     std::uint64_t generation = 0;
-    bool probe = false;
+    TokenKind kind = TokenKind::normal;
+
+    [[nodiscard]] constexpr bool is_probe() const noexcept { return kind == TokenKind::probe; }
+    [[nodiscard]] constexpr bool counts() const noexcept {
+        return kind == TokenKind::normal || kind == TokenKind::probe;
+    }
 };
 
-enum class Decision : std::uint8_t { admitted, rejected_open, rejected_probing };
+enum class Decision : std::uint8_t { admitted, rejected_open, rejected_probing, rejected_forced };
 
 struct Admission {
     Word next;
@@ -146,7 +202,10 @@ struct Admission {
 
     // For an admitted call only.
     [[nodiscard]] constexpr Token token() const noexcept {
-        return {next.generation(), next.phase() == Phase::half_open};
+        const Phase phase = next.phase();
+        return {next.generation(), phase == Phase::half_open  ? TokenKind::probe
+                                   : phase == Phase::disabled ? TokenKind::unrecorded
+                                                              : TokenKind::normal};
     }
 };
 
@@ -186,27 +245,38 @@ struct Step {
     return static_cast<std::uint64_t>(ceil_div(now_ns + c.probe_timeout_ns, kLeaseTickNs));
 }
 
-[[nodiscard]] constexpr Word opened(Word w, const BreakerConfig& c, std::int64_t now_ns) noexcept {
-    return Word::open(ceil_div(now_ns + c.reset_timeout_ns, kNsPerMs), w.next_generation());
+// Has a phase that was set by hand reached its end?
+[[nodiscard]] constexpr bool by_hand_is_over(Word w, std::int64_t now_ns) noexcept {
+    return w.end_ms() != Word::kNoEnd && w.end_ms() <= now_ns / kNsPerMs;
 }
 
-// May this call run? If it may, `next` is the word to store and the token's source.
-[[nodiscard]] constexpr Admission admit(Word w, const BreakerConfig& c,
-                                        std::int64_t now_ns) noexcept {
+// Nanoseconds until a forced-open circuit is to be asked again; one without end says the longest
+// wait that there is.
+[[nodiscard]] constexpr std::int64_t forced_left_ns(Word w, const BreakerConfig& c,
+                                                    std::int64_t now_ns) noexcept {
+    if (w.end_ms() == Word::kNoEnd) {
+        return c.max_reset_timeout_ns;
+    }
+    return std::max(w.end_ms() * kNsPerMs - now_ns, kMinRetryAfterNs);
+}
+
+// Open from now on, for `wait_ns` or kConfiguredWait.
+[[nodiscard]] constexpr Word opened(Word w, const BreakerConfig& c, std::int64_t now_ns,
+                                    std::int64_t wait_ns = kConfiguredWait) noexcept {
+    const std::int64_t wait = wait_ns == kConfiguredWait ? c.reset_timeout_ns : wait_ns;
+    return Word::open(ceil_div(now_ns + wait, kNsPerMs), w.next_generation());
+}
+
+[[nodiscard]] constexpr Admission admit_probe(Word w, const BreakerConfig& c,
+                                              std::int64_t now_ns) noexcept {
+    return {Word::half_open(1, 0, 0, lease_end_tick(c, now_ns), w.next_generation()),
+            Decision::admitted, Event::timeout};
+}
+
+[[nodiscard]] constexpr Admission admit_half_open(Word w, const BreakerConfig& c,
+                                                  std::int64_t now_ns,
+                                                  std::int64_t wait_ns) noexcept {
     const std::uint64_t lease_end = lease_end_tick(c, now_ns);
-    switch (w.phase()) {
-    case Phase::closed:
-        return {w};
-    case Phase::open: {
-        if (const std::int64_t left = open_left_ns(w, c, now_ns); left > 0) {
-            return {w, Decision::rejected_open, Event::none, left};
-        }
-        return {Word::half_open(1, 0, 0, lease_end, w.next_generation()), Decision::admitted,
-                Event::timeout};
-    }
-    case Phase::half_open:
-        break;
-    }
     const bool room =
         w.in_flight() < c.half_open_max && w.in_flight() + w.successes() < c.success_threshold;
     if (room) {
@@ -216,13 +286,46 @@ struct Step {
     if (const std::int64_t left = lease_left_ns(w, c, now_ns); left > 0) {
         return {w, Decision::rejected_probing, Event::none, left};
     }
+    if (c.lost_probe_fails) {
+        const Word next = opened(w, c, now_ns, wait_ns);
+        return {next, Decision::rejected_open, Event::probe_lost,
+                std::max(next.deadline_ms() * kNsPerMs - now_ns, kMinRetryAfterNs)};
+    }
     // A prober that was killed or hangs cannot wedge the breaker: this caller takes over.
     return {Word::half_open(1, w.successes(), w.neutral(), lease_end, w.next_generation()),
             Decision::admitted, Event::probe_lost};
 }
 
+// May this call run? If it may, the token tells how. `wait_ns`: for how long a lost probe that
+// counts as a failure opens.
+[[nodiscard]] constexpr Admission admit(Word w, const BreakerConfig& c, std::int64_t now_ns,
+                                        std::int64_t wait_ns = kConfiguredWait) noexcept {
+    switch (w.phase()) {
+    case Phase::closed:
+        return {w};
+    case Phase::open:
+        if (const std::int64_t left = open_left_ns(w, c, now_ns); left > 0) {
+            return {w, Decision::rejected_open, Event::none, left};
+        }
+        return admit_probe(w, c, now_ns);
+    case Phase::forced_open:
+        if (!by_hand_is_over(w, now_ns)) {
+            return {w, Decision::rejected_forced, Event::none, forced_left_ns(w, c, now_ns)};
+        }
+        return admit_probe(w, c, now_ns);
+    case Phase::disabled:
+        if (!by_hand_is_over(w, now_ns)) {
+            return {w};
+        }
+        return {Word::closed(0, w.next_generation()), Decision::admitted, Event::timeout};
+    case Phase::half_open:
+        break;
+    }
+    return admit_half_open(w, c, now_ns, wait_ns);
+}
+
 [[nodiscard]] constexpr Step settle_closed(Word w, Verdict v, const BreakerConfig& c,
-                                           std::int64_t now_ns) noexcept {
+                                           std::int64_t now_ns, std::int64_t wait_ns) noexcept {
     if (v == Verdict::neutral || (v == Verdict::success && w.failures() == 0)) {
         return {w};
     }
@@ -231,17 +334,17 @@ struct Step {
     }
     const std::uint64_t failures = w.failures() + 1;
     if (failures >= static_cast<std::uint64_t>(c.failure_threshold)) {
-        return {opened(w, c, now_ns), Event::consecutive_failures};
+        return {opened(w, c, now_ns, wait_ns), Event::consecutive_failures};
     }
     return {Word::closed(failures, w.generation()), Event::counted};
 }
 
 [[nodiscard]] constexpr Step settle_probe(Word w, Verdict v, const BreakerConfig& c,
-                                          std::int64_t now_ns) noexcept {
+                                          std::int64_t now_ns, std::int64_t wait_ns) noexcept {
     const std::uint64_t in_flight = w.in_flight() > 0 ? w.in_flight() - 1 : 0;
     switch (v) {
     case Verdict::failure:
-        return {opened(w, c, now_ns), Event::probe_failed};
+        return {opened(w, c, now_ns, wait_ns), Event::probe_failed};
     case Verdict::success:
         if (w.successes() + 1 >= c.success_threshold) {
             return {Word::closed(0, w.next_generation()), Event::probe_succeeded};
@@ -253,30 +356,63 @@ struct Step {
     }
     // Bounded, so that a dependency whose probes are always cancelled cannot keep it half-open.
     if (w.neutral() + 1 >= c.success_threshold + 2) {
-        return {opened(w, c, now_ns), Event::inconclusive};
+        return {opened(w, c, now_ns, wait_ns), Event::inconclusive};
     }
     return {
         Word::half_open(in_flight, w.successes(), w.neutral() + 1, w.lease_end(), w.generation()),
         Event::counted};
 }
 
-// What the verdict of an admitted call changes.
+// What the verdict of an admitted call changes. `wait_ns`: for how long it opens, if it does.
 [[nodiscard]] constexpr Step settle(Word w, Token t, Verdict v, const BreakerConfig& c,
-                                    std::int64_t now_ns) noexcept {
-    const bool same_era =
-        t.generation == w.generation() && w.phase() == (t.probe ? Phase::half_open : Phase::closed);
-    if (!same_era) {
+                                    std::int64_t now_ns,
+                                    std::int64_t wait_ns = kConfiguredWait) noexcept {
+    if (!t.counts()) {
+        return {w};
+    }
+    const Phase era = t.is_probe() ? Phase::half_open : Phase::closed;
+    if (t.generation != w.generation() || w.phase() != era) {
         return {w, Event::stale};
     }
-    return t.probe ? settle_probe(w, v, c, now_ns) : settle_closed(w, v, c, now_ns);
+    return t.is_probe() ? settle_probe(w, v, c, now_ns, wait_ns)
+                        : settle_closed(w, v, c, now_ns, wait_ns);
 }
 
-[[nodiscard]] constexpr Step trip(Word w, const BreakerConfig& c, std::int64_t now_ns) noexcept {
-    return {opened(w, c, now_ns), Event::manual};
+[[nodiscard]] constexpr bool is_by_hand(Word w) noexcept {
+    return w.phase() == Phase::forced_open || w.phase() == Phase::disabled;
+}
+
+// Open now; nothing where the phase was set by hand, which outranks it.
+[[nodiscard]] constexpr Step trip(Word w, const BreakerConfig& c, std::int64_t now_ns,
+                                  std::int64_t wait_ns = kConfiguredWait) noexcept {
+    if (is_by_hand(w)) {
+        return {w};
+    }
+    return {opened(w, c, now_ns, wait_ns), Event::manual};
 }
 
 [[nodiscard]] constexpr Step reset(Word w) noexcept {
     return {Word::closed(0, w.next_generation()), Event::reset};
+}
+
+[[nodiscard]] constexpr Step force_open(Word w, std::int64_t end_ms) noexcept {
+    return {Word::forced_open(end_ms, w.next_generation()), Event::manual};
+}
+
+[[nodiscard]] constexpr Step disable(Word w, std::int64_t end_ms) noexcept {
+    return {Word::disabled(end_ms, w.next_generation()), Event::manual};
+}
+
+// Gives control back to the rules: the next call after forced_open is a probe, disabled closes.
+[[nodiscard]] constexpr Step release(Word w, std::int64_t now_ns) noexcept {
+    switch (w.phase()) {
+    case Phase::forced_open:
+        return {Word::open(now_ns / kNsPerMs, w.next_generation()), Event::manual};
+    case Phase::disabled:
+        return {Word::closed(0, w.next_generation()), Event::manual};
+    default:
+        return {w};
+    }
 }
 
 // A forked child holds none of its parent's probes.

@@ -7,37 +7,53 @@ guarded function runs. Time is the monotonic clock, read natively, or a `ManualC
 
 from __future__ import annotations
 
-import inspect
+import functools
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import fields
 from enum import StrEnum
-from typing import ParamSpec, TypeVar, cast
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar, cast
 
 from memguard_native import _core
-from memguard_native.breaker.config import BreakerConfig
-from memguard_native.errors import ConfigError
+from memguard_native.breaker import outcome, registry
+from memguard_native.breaker.config import BreakerConfig, Ignorable, check_period
+from memguard_native.breaker.forms import (
+    check_callable,
+    close_unstarted,
+    form_of,
+    with_timeout,
+)
+from memguard_native.errors import CircuitOpenError, ConfigError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class State(StrEnum):
-    """Closed: calls run. Open: calls are rejected. Half-open: one probe runs, the rest wait."""
+    """What a call would meet.
+
+    Closed: it runs. Open: it is rejected. Half-open: one probe runs, the rest are rejected.
+    Forced open and disabled are set by hand: rejected, or run without being counted.
+    """
 
     closed = "closed"
     half_open = "half_open"
     open = "open"
+    forced_open = "forced_open"
+    disabled = "disabled"
 
 
 class CircuitBreaker:
     """Stops calls to a dependency that fails, and lets a single probe find out when it is back.
 
-    Use it as a decorator of functions, methods and coroutine functions; one breaker may guard any
-    number of them. After `failure_threshold` failures in a row the circuit opens and calls raise
-    `CircuitOpenError` at once. After `reset_timeout` seconds the next call is admitted as a probe:
-    if it succeeds the circuit closes, if it fails it opens again, and if it does neither within
-    `reset_timeout` seconds another caller may probe.
+    Use it as a decorator of functions, coroutine functions, generator functions of both kinds, and
+    methods; one breaker may guard any number of them. After `failure_threshold` failures in a row
+    the circuit opens and calls raise `CircuitOpenError` at once. After `reset_timeout` seconds the
+    next call is admitted as a probe: if it succeeds the circuit closes, if it fails it opens again,
+    and if it does neither within `probe_timeout` seconds another caller may probe.
 
     A failure is an `Exception` that the guarded function raises. Cancellation, KeyboardInterrupt,
     SystemExit, GeneratorExit, RecursionError, MemoryError and the CircuitOpenError of another
@@ -45,9 +61,35 @@ class CircuitBreaker:
 
     Args:
         name: 1 to 120 bytes of printable text. It shows in errors and metrics: no secrets.
-        failure_threshold: failures in a row that open the circuit, from 1; default 5.
-        reset_timeout: seconds that it stays open, from 0.001 to 30 days; default 60.
+        failure_threshold: failures in a row that open the circuit, from 1; None: the rule is off.
+        reset_timeout: seconds that it stays open, from 0.001 to 30 days.
+        success_threshold: successful probes that close it, from 1 to 31.
+        half_open_max: probes that may run at once, from 1 to 63.
+        probe_timeout: seconds that a probe may hold its slot, from 0.016 to 64800; default
+            `reset_timeout`. What it finds out later is ignored.
+        probe_expiry: what a probe that overran them means: "retry" lets the next caller probe,
+            "failure" opens the circuit again.
+        backoff_factor: how much longer each further open period is, from 1: reset_timeout *
+            backoff_factor ** reopenings since the last closing.
+        max_reset_timeout: the longest open period in seconds; default 300 or `reset_timeout`.
+        jitter: spreads open periods, from 0 to 1, so that clients do not come back together.
+        jitter_mode: "spread" draws from period * (1 +- jitter), "full" from 0 to the period,
+            "equal" from its upper half; the last two ignore `jitter`.
+        reopen_after: `f(exception or result)` gives the seconds that a failing dependency asked
+            for (Retry-After), or None. They replace the open period, up to `max_reset_timeout`.
+        ignore: exception types, and functions of an exception, that are neutral.
+        failure_if: `f(exception)` says True: a failure, False: a success (the dependency did
+            answer, as with a 404), None: neutral.
+        failure_if_result: `f(result)` says True where a result means that the dependency failed.
+        count_base_exceptions: whether KeyboardInterrupt, SystemExit and others that are no
+            `Exception` are failures too. Cancellation and GeneratorExit never are.
+        call_timeout: seconds after which a coroutine is cancelled; its caller gets a TimeoutError,
+            which is a failure.
+        fallback: answers a rejected call: a function of the same arguments, or a value.
         clock: a `ManualClock`, for tests; default the monotonic clock.
+
+    The user's functions run off the healthy path, may use any breaker, and cannot disturb a call:
+    what they raise is counted and logged once.
 
     Raises:
         ConfigError: an argument is of the wrong type or out of its range.
@@ -56,25 +98,60 @@ class CircuitBreaker:
     def __init__(
         self,
         name: str,
-        failure_threshold: int = 5,
+        failure_threshold: int | None = 5,
         reset_timeout: float = 60.0,
         *,
+        success_threshold: int = 1,
+        half_open_max: int = 1,
+        probe_timeout: float | None = None,
+        probe_expiry: str = "retry",
+        backoff_factor: float = 1.0,
+        max_reset_timeout: float | None = None,
+        jitter: float = 0.0,
+        jitter_mode: str = "spread",
+        reopen_after: Callable[[Any], float | None] | None = None,
+        ignore: Ignorable | tuple[Ignorable, ...] = (),
+        failure_if: Callable[[BaseException], bool | None] | None = None,
+        failure_if_result: Callable[[Any], object] | None = None,
+        count_base_exceptions: bool = False,
+        call_timeout: float | None = None,
+        fallback: object = None,
         clock: _core.ManualClock | None = None,
     ) -> None:
-        self._config = BreakerConfig(
-            name=name, failure_threshold=failure_threshold, reset_timeout=reset_timeout
-        )
-        if clock is not None and not isinstance(clock, _core.ManualClock):
-            raise ConfigError("clock", clock, "must be a ManualClock or None")
-        self._core = _core.Breaker(
+        config = BreakerConfig(
             name=name,
             failure_threshold=failure_threshold,
             reset_timeout=reset_timeout,
-            max_reset_timeout=self._config.max_reset_timeout,
-            probe_timeout=self._config.probe_timeout,
-            clock=clock,
+            success_threshold=success_threshold,
+            half_open_max=half_open_max,
+            probe_timeout=probe_timeout,
+            probe_expiry=probe_expiry,
+            backoff_factor=backoff_factor,
+            max_reset_timeout=max_reset_timeout,
+            jitter=jitter,
+            jitter_mode=jitter_mode,
+            reopen_after=reopen_after,
+            ignore=ignore,
+            failure_if=failure_if,
+            failure_if_result=failure_if_result,
+            count_base_exceptions=count_base_exceptions,
+            call_timeout=call_timeout,
+            fallback=fallback,
         )
+        if clock is not None and not isinstance(clock, _core.ManualClock):
+            raise ConfigError("clock", clock, "must be a ManualClock or None")
+        self._config = config
+        self._core = _new_core(config, clock)
         _living.add(self)
+        registry.add(self)
+
+    @classmethod
+    def from_config(
+        cls, config: BreakerConfig, *, clock: _core.ManualClock | None = None
+    ) -> CircuitBreaker:
+        """A breaker with the rules of `config`, `BreakerConfig.recommended(name)` for one."""
+        values = {field.name: getattr(config, field.name) for field in fields(config)}
+        return cls(**values, clock=clock)
 
     @property
     def name(self) -> str:
@@ -101,11 +178,12 @@ class CircuitBreaker:
         """Seconds until a call may be admitted; 0.0 if one may now."""
         return self._core.retry_after()
 
+    # --- guarding ------------------------------------------------------------------------------
+
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Guard `function`: the decorator.
 
-        Raises TypeError for what cannot be guarded as one call: classes, generator functions and
-        asynchronous generator functions.
+        Raises TypeError for what cannot be guarded as a call: classes.
         """
         if isinstance(function, (staticmethod, classmethod)):
             return cast("Callable[P, R]", type(function)(self(function.__func__)))
@@ -116,44 +194,165 @@ class CircuitBreaker:
     def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call `function` under this breaker; for a coroutine function, return its awaitable.
 
-        Raises CircuitOpenError at once (an awaitable: when it is awaited) if the circuit is open.
+        Raises CircuitOpenError at once (an awaitable: when it is awaited) if the circuit is open;
+        coroutines among the arguments that were not started are then closed.
         """
-        return self._guard(function)(*args, **kwargs)
+        try:
+            return self._guard(function)(*args, **kwargs)
+        except CircuitOpenError:
+            close_unstarted(args)
+            raise
+
+    def call_async(
+        self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Awaitable[R]:
+        """Await what a plain function returns: the call and the wait are one guarded call.
+
+        For a lambda, a partial, or a method of a client library that returns an awaitable without
+        being a coroutine function. Raises CircuitOpenError when it is awaited.
+        """
+        check_callable(function)
+        guarded = self._guard(functools.partial(_call_and_await, function))
+        return cast("Awaitable[R]", guarded(*args, **kwargs))
+
+    def attempt(self) -> _core.Attempt:
+        """Ask for admission now; give the verdict by a `with` statement or by its methods.
+
+        `with breaker.attempt() as attempt:` judges by the exception that leaves the block, unless
+        `attempt.success()`, `.failure(exception)` or `.neutral()` was called before: the first
+        verdict wins. Dropped without one, it is neutral. It may end on another thread.
+
+        Raises CircuitOpenError.
+        """
+        return _core.Attempt(self._core)
+
+    def __enter__(self) -> CircuitBreaker:
+        """As `attempt()`, without the object: dearer, because each task needs its own."""
+        attempt = self.attempt()
+        _entered.set((self, attempt, _entered.get()))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        innermost = _entered.get()
+        if innermost is None or innermost[0] is not self:
+            raise RuntimeError(f"{self!r} was not entered last in this task or thread")
+        _entered.set(innermost[2])
+        innermost[1].__exit__(kind, error, traceback)
+
+    async def __aenter__(self) -> CircuitBreaker:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, error, traceback)
 
     def _guard(self, function: Callable[P, R]) -> _core.Guard[P, R]:
-        if not callable(function):
-            raise TypeError(f"cannot guard {function!r}: it is not callable")
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(
-                f"cannot guard the generator function {function!r}: "
-                "guard the function that consumes it"
-            )
-        return _core.Guard(function, self._core, self, _is_coroutine_function(function))
+        check_callable(function)
+        form = form_of(function)
+        if self._config.call_timeout is not None:
+            function = with_timeout(function, form, self._config.call_timeout)
+        return _core.Guard(function, self._core, self, form)
 
-    def trip(self) -> None:
-        """Open the circuit now, for `reset_timeout` seconds."""
-        self._core.trip()
+    # --- by hand -------------------------------------------------------------------------------
+
+    def trip(self, retry_after: float | None = None) -> None:
+        """Open the circuit now, for `retry_after` seconds; default `reset_timeout`.
+
+        Nothing happens while it is forced open or disabled. Raises ConfigError.
+        """
+        check_period("retry_after", retry_after)
+        self._core.trip(retry_after)
 
     def reset(self) -> None:
         """Close the circuit now. Results of calls that are still running are ignored."""
         self._core.reset()
 
+    def force_open(self, for_: float | None = None) -> None:
+        """Reject every call, for `for_` seconds or until `auto()`; the next call is then a probe.
+
+        Raises ConfigError.
+        """
+        check_period("for_", for_)
+        self._core.force_open(for_)
+
+    def disable(self, for_: float | None = None) -> None:
+        """Let every call run and count none, for `for_` seconds or until `auto()`; then closed.
+
+        Raises ConfigError.
+        """
+        check_period("for_", for_)
+        self._core.disable(for_)
+
+    def auto(self) -> None:
+        """End what `force_open()` or `disable()` began; else nothing happens."""
+        self._core.release()
+
+    # --- identity ------------------------------------------------------------------------------
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by name and rules: where it is unpickled it is the breaker of that name."""
+        return _restore, (self._config,)
+
+    def __copy__(self) -> CircuitBreaker:
+        return self
+
+    def __deepcopy__(self, memo: object) -> CircuitBreaker:
+        """The same breaker: a copy of an object that holds one shares it."""
+        return self
+
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.name!r} {self.state}>"
 
 
-def _is_coroutine_function(function: object) -> bool:
-    if inspect.iscoroutinefunction(function):
-        return True
-    return inspect.iscoroutinefunction(type(function).__call__)
+def _new_core(config: BreakerConfig, clock: _core.ManualClock | None) -> _core.Breaker:
+    return _core.Breaker(
+        name=config.name,
+        failure_threshold=config.failure_threshold,
+        reset_timeout=config.reset_timeout,
+        max_reset_timeout=cast("float", config.max_reset_timeout),
+        probe_timeout=cast("float", config.probe_timeout),
+        success_threshold=config.success_threshold,
+        half_open_max=config.half_open_max,
+        lost_probe_fails=config.probe_expiry == "failure",
+        backoff_factor=config.backoff_factor,
+        jitter=config.jitter,
+        jitter_mode=config.jitter_mode,
+        classify=outcome.classifier(config),
+        classify_result=outcome.result_classifier(config),
+        reopen_after=outcome.reopen_wait(config),
+        fallback=outcome.fallback_function(config),
+        count_base_exceptions=config.count_base_exceptions,
+        clock=clock,
+    )
 
+
+async def _call_and_await(function: Callable[..., Awaitable[R]], *args: Any, **kwargs: Any) -> R:
+    return await function(*args, **kwargs)
+
+
+def _restore(config: BreakerConfig) -> CircuitBreaker:
+    return registry.get(config.name) or CircuitBreaker.from_config(config)
+
+
+# The `with breaker:` blocks that the running task or thread is inside of, innermost first.
+_entered: ContextVar[Any] = ContextVar("memguard_entered", default=None)
 
 _living: weakref.WeakSet[CircuitBreaker] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
+    registry.renew_locks_after_fork()
     for breaker in _living:
-        breaker._core.after_fork()
+        breaker._core.after_fork(os.getpid())
 
 
 if hasattr(os, "register_at_fork"):

@@ -3,43 +3,102 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from memguard_native.errors import ConfigError
 
+Ignorable = type[BaseException] | Callable[[BaseException], object]
+
 _MAX_NAME_BYTES = 120
 _MAX_FAILURE_THRESHOLD = 2**31 - 1
+_MAX_SUCCESS_THRESHOLD = 31
+_MAX_PROBES = 63
 _MIN_RESET_TIMEOUT = 0.001
 _MAX_RESET_TIMEOUT = 30 * 24 * 3600.0
 _MIN_PROBE_TIMEOUT = 0.016
 _MAX_PROBE_TIMEOUT = 64_800.0
+_LEAST_MAX_RESET_TIMEOUT = 300.0
+_PROBE_EXPIRIES = ("retry", "failure")
+_JITTER_MODES = ("spread", "full", "equal")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BreakerConfig:
     """The rules of one breaker; see `CircuitBreaker` for their meaning.
 
+    `probe_timeout`, `max_reset_timeout` and `ignore` are completed: they hold what applies.
+
     Raises ConfigError: a value of the wrong type or out of its range.
     """
 
     name: str
-    failure_threshold: int = 5
+    failure_threshold: int | None = 5
     reset_timeout: float = 60.0
+    success_threshold: int = 1
+    half_open_max: int = 1
+    probe_timeout: float | None = None
+    probe_expiry: str = "retry"
+    backoff_factor: float = 1.0
+    max_reset_timeout: float | None = None
+    jitter: float = 0.0
+    jitter_mode: str = "spread"
+    reopen_after: Callable[[Any], float | None] | None = None
+    ignore: Ignorable | tuple[Ignorable, ...] = ()
+    failure_if: Callable[[BaseException], bool | None] | None = None
+    failure_if_result: Callable[[Any], object] | None = None
+    count_base_exceptions: bool = False
+    call_timeout: float | None = None
+    fallback: object = None
 
     def __post_init__(self) -> None:
         _check_name(self.name)
-        _check_failure_threshold(self.failure_threshold)
-        _check_reset_timeout(self.reset_timeout)
+        if self.failure_threshold is not None:
+            _check_count("failure_threshold", self.failure_threshold, _MAX_FAILURE_THRESHOLD)
+        _check_seconds("reset_timeout", self.reset_timeout, _MIN_RESET_TIMEOUT, _MAX_RESET_TIMEOUT)
+        _check_count("success_threshold", self.success_threshold, _MAX_SUCCESS_THRESHOLD)
+        _check_count("half_open_max", self.half_open_max, _MAX_PROBES)
+        _check_choice("probe_expiry", self.probe_expiry, _PROBE_EXPIRIES)
+        _check_choice("jitter_mode", self.jitter_mode, _JITTER_MODES)
+        self._complete()
+        if not _is_number(self.backoff_factor) or self.backoff_factor < 1:
+            raise ConfigError("backoff_factor", self.backoff_factor, "must be a number >= 1")
+        if not _is_number(self.jitter) or not 0 <= self.jitter <= 1:
+            raise ConfigError("jitter", self.jitter, "must be a number from 0 to 1")
+        for name in ("reopen_after", "failure_if", "failure_if_result"):
+            _check_callable(name, getattr(self, name))
+        for item in self.ignore if isinstance(self.ignore, tuple) else ():
+            _check_ignorable(item)
+        if not isinstance(self.count_base_exceptions, bool):
+            raise ConfigError(
+                "count_base_exceptions", self.count_base_exceptions, "must be True or False"
+            )
+        if self.call_timeout is not None:
+            _check_seconds("call_timeout", self.call_timeout, _MIN_RESET_TIMEOUT, math.inf)
 
-    @property
-    def max_reset_timeout(self) -> float:
-        """The longest open period that is believed; a deadline further ahead is corrupt."""
-        return max(300.0, self.reset_timeout)
+    def _complete(self) -> None:
+        complete = object.__setattr__  # frozen for everybody else
+        if self.probe_timeout is None:
+            clipped = min(max(self.reset_timeout, _MIN_PROBE_TIMEOUT), _MAX_PROBE_TIMEOUT)
+            complete(self, "probe_timeout", clipped)
+        _check_seconds("probe_timeout", self.probe_timeout, _MIN_PROBE_TIMEOUT, _MAX_PROBE_TIMEOUT)
+        if self.max_reset_timeout is None:
+            longest = max(_LEAST_MAX_RESET_TIMEOUT, self.reset_timeout)
+            complete(self, "max_reset_timeout", longest)
+        _check_seconds(
+            "max_reset_timeout", self.max_reset_timeout, self.reset_timeout, _MAX_RESET_TIMEOUT
+        )
+        if not isinstance(self.ignore, tuple):
+            ignore = tuple(self.ignore) if isinstance(self.ignore, list) else (self.ignore,)
+            complete(self, "ignore", ignore)
 
-    @property
-    def probe_timeout(self) -> float:
-        """How long a probe may hold its slot: `reset_timeout` within the lease's range."""
-        return min(max(self.reset_timeout, _MIN_PROBE_TIMEOUT), _MAX_PROBE_TIMEOUT)
+    @classmethod
+    def recommended(cls, name: str) -> BreakerConfig:
+        """Growing and spread waits: twice as long after each failed probe, up to 5 minutes, drawn
+        between half and one and a half of that, so that clients do not come back together.
+        """
+        return cls(name=name, backoff_factor=2.0, max_reset_timeout=300.0, jitter=0.5)
 
 
 def _check_name(name: object) -> None:
@@ -51,16 +110,44 @@ def _check_name(name: object) -> None:
         raise ConfigError("name", name, allowed)
 
 
-def _check_failure_threshold(value: object) -> None:
+def _check_count(field: str, value: Any, most: int) -> None:
     is_int = isinstance(value, int) and not isinstance(value, bool)
-    if not is_int or not 1 <= value <= _MAX_FAILURE_THRESHOLD:  # type: ignore[operator]
-        allowed = f"must be an int from 1 to {_MAX_FAILURE_THRESHOLD}"
-        raise ConfigError("failure_threshold", value, allowed)
+    if not is_int or not 1 <= value <= most:
+        or_none = " or None" if field == "failure_threshold" else ""
+        raise ConfigError(field, value, f"must be an int from 1 to {most}{or_none}")
 
 
-def _check_reset_timeout(value: object) -> None:
-    allowed = f"must be seconds from {_MIN_RESET_TIMEOUT} to {_MAX_RESET_TIMEOUT:.0f} (30 days)"
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        raise ConfigError("reset_timeout", value, allowed)
-    if not _MIN_RESET_TIMEOUT <= value <= _MAX_RESET_TIMEOUT:
-        raise ConfigError("reset_timeout", value, allowed)
+def _is_number(value: Any) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
+
+
+def _check_seconds(field: str, value: Any, least: float, most: float) -> None:
+    if not _is_number(value) or not least <= value <= most:
+        longest = "" if math.isinf(most) else f" to {most:.0f}"
+        raise ConfigError(field, value, f"must be seconds from {least:g}{longest}")
+
+
+def check_period(field: str, value: Any) -> None:
+    """Check the seconds that a state set by hand lasts; None is allowed.
+
+    Raises ConfigError.
+    """
+    if value is not None:
+        _check_seconds(field, value, _MIN_RESET_TIMEOUT, _MAX_RESET_TIMEOUT)
+
+
+def _check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(field, value, f"must be one of {', '.join(map(repr, choices))}")
+
+
+def _check_callable(field: str, value: object) -> None:
+    if value is not None and not callable(value):
+        raise ConfigError(field, value, "must be callable or None")
+
+
+def _check_ignorable(item: object) -> None:
+    is_type = isinstance(item, type) and issubclass(item, BaseException)
+    if not is_type and (isinstance(item, type) or not callable(item)):
+        raise ConfigError("ignore", item, "must be exception types or functions of an exception")

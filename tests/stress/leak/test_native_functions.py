@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
@@ -58,12 +58,53 @@ def trip_and_probe() -> None:
     breaker(answer)().close()
     quietly(breaker(fail))
     breaker.reset()
-    breaker._core.after_fork()
+    breaker._core.after_fork(1)
 
 
 CLOSED = CircuitBreaker("closed", 2**31 - 1)
 OPEN = CircuitBreaker("open", clock=ManualClock())
 OPEN.trip()
+
+FALLBACK = CircuitBreaker("fallback", clock=ManualClock(), fallback="cached")
+FALLBACK.trip()
+JUDGED = CircuitBreaker(
+    "judged",
+    2**31 - 1,
+    ignore=KeyError,
+    failure_if=lambda error: True,
+    failure_if_result=lambda result: False,
+    reopen_after=lambda outcome: 1.0,
+)
+
+
+def count(to: int) -> Iterator[int]:
+    yield from range(to)
+
+
+async def count_later(to: int) -> AsyncIterator[int]:
+    for number in range(to):
+        yield number
+
+
+async def consume(numbers: AsyncIterator[int]) -> None:
+    async for _ in numbers:
+        pass
+
+
+def attempt_in_a_with_statement() -> None:
+    with contextlib.suppress(Boom), CLOSED.attempt():
+        raise Boom
+
+
+def by_hand() -> None:
+    breaker = CircuitBreaker("by hand")
+    breaker.force_open(1.0)
+    quietly(breaker(len))
+    breaker.auto()
+    breaker.disable()
+    breaker(len)("x")
+    breaker.reset()
+
 
 CASES: dict[str, Callable[[], object]] = {
     "guard": lambda: CLOSED(len)("x"),
@@ -77,6 +118,18 @@ CASES: dict[str, Callable[[], object]] = {
     "breaker": new_breaker,
     "life of a breaker": trip_and_probe,
     "error": lambda: str(CircuitOpenError("x", 1.0, "open", "open", (5, 1.0, ("E", "t")))),
+    "generator": lambda: list(CLOSED(count)(3)),
+    "generator that is dropped": lambda: next(CLOSED(count)(3)),
+    "generator that is rejected": lambda: quietly(lambda: next(OPEN(count)(3))),
+    "async generator": lambda: asyncio.run(consume(CLOSED(count_later)(3))),
+    "attempt": lambda: CLOSED.attempt().success(),
+    "attempt in a with statement": attempt_in_a_with_statement,
+    "attempt that is rejected": lambda: quietly(OPEN.attempt),
+    "fallback": lambda: FALLBACK(len)("x"),
+    "fallback of a coroutine": lambda: drive(FALLBACK(answer)()),
+    "judged exception": lambda: quietly(JUDGED(fail)),
+    "judged result": lambda: JUDGED(len)("x"),
+    "by hand": by_hand,
     "trampoline": lambda: trampoline(len)("x"),
     "type": lambda: Guard.__name__,
 }

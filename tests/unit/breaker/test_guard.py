@@ -151,13 +151,7 @@ def test_partials_builtins_and_callable_objects_are_guarded(breaker):
 
 
 def test_what_cannot_be_guarded_as_one_call_is_refused(breaker):
-    def generator():
-        yield
-
-    async def async_generator():
-        yield
-
-    for thing in (Boom, generator, async_generator, 5, None):
+    for thing in (Boom, 5, None):
         with pytest.raises(TypeError, match="cannot guard"):
             breaker(thing)
 

@@ -1,0 +1,110 @@
+"""What an outcome means for the breaker, where the user decides it.
+
+The core judges by itself what needs no user: see `CircuitBreaker`. It calls the objects made here
+on its cold path only, never while an exception is set and never between reading and changing its
+state, so a user's function may use any breaker. What such a function raises is counted and logged
+the first time, and the outcome is then judged as if there were no such function.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any
+
+from memguard_native.breaker.config import BreakerConfig
+
+logger = logging.getLogger("memguard_native.breaker")
+
+
+class Verdict(IntEnum):
+    """The numbers are those of the core."""
+
+    success = 0
+    failure = 1
+    neutral = 2
+
+
+class Predicate:
+    """A user's function whose errors must not reach the guarded call."""
+
+    def __init__(self, name: str, function: Callable[[Any], Any]) -> None:
+        self._name = name
+        self._function = function
+        self.errors = 0
+
+    def __call__(self, subject: object) -> Any:
+        """What the function answers; None if it raises."""
+        try:
+            return self._function(subject)
+        except Exception:
+            self.errors += 1
+            if self.errors == 1:
+                logger.exception(
+                    "%s raised; further errors of it are only counted, and the outcome is judged "
+                    "without it",
+                    self._name,
+                )
+            return None
+
+
+def classifier(config: BreakerConfig) -> Callable[[BaseException], Verdict] | None:
+    """Judges exceptions by `ignore`, `failure_if` and `count_base_exceptions`; None: no need."""
+    ignore = config.ignore if isinstance(config.ignore, tuple) else (config.ignore,)
+    if not ignore and config.failure_if is None and not config.count_base_exceptions:
+        return None
+    types = tuple(item for item in ignore if isinstance(item, type))
+    predicates = [Predicate("ignore", item) for item in ignore if not isinstance(item, type)]
+    failure_if = None
+    if config.failure_if is not None:
+        failure_if = Predicate("failure_if", config.failure_if)
+
+    def classify(error: BaseException) -> Verdict:
+        if _is_cancellation(error) or isinstance(error, types):
+            return Verdict.neutral
+        if any(predicate(error) for predicate in predicates):
+            return Verdict.neutral
+        return Verdict.failure if failure_if is None else _ask(failure_if, error)
+
+    return classify
+
+
+def _ask(failure_if: Predicate, error: BaseException) -> Verdict:
+    errors = failure_if.errors
+    answer = failure_if(error)
+    if failure_if.errors != errors:
+        return Verdict.failure
+    if answer is None:
+        return Verdict.neutral
+    return Verdict.failure if answer else Verdict.success
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    # Whoever raised it has imported asyncio; we need not.
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None and isinstance(error, asyncio.CancelledError):
+        return True
+    return isinstance(error, GeneratorExit)
+
+
+def result_classifier(config: BreakerConfig) -> Callable[[object], Verdict] | None:
+    """Judges results by `failure_if_result`; None: every result is a success."""
+    if config.failure_if_result is None:
+        return None
+    failed = Predicate("failure_if_result", config.failure_if_result)
+    return lambda result: Verdict.failure if failed(result) else Verdict.success
+
+
+def reopen_wait(config: BreakerConfig) -> Callable[[object], float | None] | None:
+    """The seconds that the dependency asked for, by `reopen_after`."""
+    return None if config.reopen_after is None else Predicate("reopen_after", config.reopen_after)
+
+
+def fallback_function(config: BreakerConfig) -> Callable[..., object] | None:
+    """What answers a rejected call: `fallback` itself, or a function that returns it."""
+    fallback = config.fallback
+    if fallback is None or callable(fallback):
+        return fallback
+    return lambda *args, **kwargs: fallback

@@ -1,0 +1,63 @@
+"""All breakers of this process, by name.
+
+They are held weakly: a breaker lives as long as somebody uses it. Of several breakers with one name
+the newest is found here. Any thread may use it.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memguard_native.breaker.breaker import CircuitBreaker
+
+_lock = threading.Lock()
+_by_name: weakref.WeakValueDictionary[str, CircuitBreaker] = weakref.WeakValueDictionary()
+
+
+def get(name: str) -> CircuitBreaker | None:
+    """The newest breaker of this name, or None."""
+    return _by_name.get(name)
+
+
+def get_or_create(name: str, **config: Any) -> CircuitBreaker:
+    """The newest breaker of this name; else a new one with these arguments of CircuitBreaker.
+
+    Raises ConfigError: an argument is not allowed.
+    """
+    from memguard_native.breaker.breaker import CircuitBreaker
+
+    with _creating:
+        return _by_name.get(name) or CircuitBreaker(name, **config)
+
+
+def breakers() -> Iterator[CircuitBreaker]:
+    """The newest breaker of each name, sorted by name."""
+    with _lock:
+        found = dict(_by_name)
+    return iter([found[name] for name in sorted(found)])
+
+
+def health() -> dict[str, str]:
+    """The state of every breaker by name: ready for JSON and for a health route."""
+    return {breaker.name: str(breaker.state) for breaker in breakers()}
+
+
+def add(breaker: CircuitBreaker) -> None:
+    """Called by each new breaker: from now on its name means this one."""
+    with _lock:
+        _by_name[breaker.name] = breaker
+
+
+# Around look-up and construction, which itself calls add().
+_creating = threading.RLock()
+
+
+def renew_locks_after_fork() -> None:
+    """In a forked child: a thread of the parent may have held them."""
+    global _lock, _creating
+    _lock = threading.Lock()
+    _creating = threading.RLock()
