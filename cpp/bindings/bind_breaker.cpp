@@ -1,6 +1,7 @@
 // The breaker's cold API. Values were validated in Python.
 #include <pybind11/stl.h>  // std::optional, std::string
 
+#include <array>     // std::array
 #include <cmath>     // std::llround
 #include <optional>  // std::optional
 #include <string>    // std::string
@@ -53,45 +54,41 @@ BreakerConfig to_config(const Settings& given) {
     return config;
 }
 
-std::unique_ptr<Breaker> make_breaker(py::str name, std::optional<std::int64_t> failure_threshold,
-                                      double reset_timeout, double max_reset_timeout,
-                                      double probe_timeout, std::uint32_t success_threshold,
-                                      std::uint32_t half_open_max, bool lost_probe_fails,
-                                      double backoff_factor, double jitter, std::string jitter_mode,
-                                      const py::object& classify, const py::object& classify_result,
-                                      const py::object& reopen_after, const py::object& fallback,
-                                      bool count_base_exceptions,
-                                      std::shared_ptr<ManualClock> clock) {
+std::unique_ptr<Breaker>
+make_breaker(py::str name, std::optional<std::int64_t> failure_threshold, double reset_timeout,
+             double max_reset_timeout, double probe_timeout, std::uint32_t success_threshold,
+             std::uint32_t half_open_max, bool lost_probe_fails, double backoff_factor,
+             double jitter, std::string jitter_mode, const py::object& classify,
+             const py::object& classify_result, const py::object& reopen_after,
+             const py::object& fallback, const py::object& on_event, bool count_base_exceptions,
+             std::shared_ptr<ManualClock> clock, std::shared_ptr<EventQueue> events) {
     const BreakerConfig config = to_config(
         {failure_threshold, reset_timeout, max_reset_timeout, probe_timeout, success_threshold,
          half_open_max, lost_probe_fails, backoff_factor, jitter, std::move(jitter_mode)});
     Outcomes outcomes{or_null(classify), or_null(classify_result), or_null(reopen_after),
-                      or_null(fallback), count_base_exceptions};
-    return std::make_unique<Breaker>(std::move(name), config, std::move(outcomes),
-                                     std::move(clock));
+                      or_null(fallback), or_null(on_event),        count_base_exceptions};
+    return std::make_unique<Breaker>(std::move(name), config, std::move(outcomes), std::move(clock),
+                                     std::move(events));
 }
 
 const char* state_name(const Breaker& breaker) {
-    switch (breaker.cell.phase(breaker.now_ns())) {
-    case Phase::closed:
-        return "closed";
-    case Phase::open:
-        return "open";
-    case Phase::forced_open:
-        return "forced_open";
-    case Phase::disabled:
-        return "disabled";
-    case Phase::half_open:
-        break;
+    return name_of(breaker.cell.phase(breaker.now_ns()));
+}
+
+// What opens by hand: no exception tells why.
+void record_by_hand(Breaker& breaker, const py::object& self, const Transition& done) {
+    if (done.after.phase() == Phase::open || done.after.phase() == Phase::forced_open) {
+        breaker.record_opening(self, nullptr);
     }
-    return "half_open";
+    breaker.tell(done);
 }
 
 void trip_now(const py::object& self, std::optional<double> retry_after) {
     auto& breaker = self.cast<Breaker&>();
     const std::int64_t told_ns = retry_after ? to_ns(*retry_after) : kConfiguredWait;
-    if (breaker.cell.trip(breaker.now_ns(), told_ns).opened()) {
-        breaker.record_opening(self, nullptr);
+    const Transition done = breaker.cell.trip(breaker.now_ns(), told_ns);
+    if (done.is_news()) {
+        record_by_hand(breaker, self, done);
     }
 }
 
@@ -102,8 +99,39 @@ std::int64_t end_ms(const Breaker& breaker, std::optional<double> seconds) {
 
 void force_open_now(const py::object& self, std::optional<double> seconds) {
     auto& breaker = self.cast<Breaker&>();
-    breaker.cell.force_open(end_ms(breaker, seconds));
-    breaker.record_opening(self, nullptr);
+    record_by_hand(breaker, self, breaker.cell.force_open(end_ms(breaker, seconds)));
+}
+
+py::dict snapshot_of(const py::object& self) {
+    auto& breaker = self.cast<Breaker&>();
+    const Word word = breaker.cell.load();
+    const Totals totals = breaker.cell.totals();
+    const bool half_open = word.phase() == Phase::half_open;
+    py::dict found;
+    found["state"] = state_name(breaker);
+    found["generation"] = breaker.cell.widened(word);
+    found["failure_count"] = breaker.cell.failure_count();
+    found["retry_after"] = to_seconds(breaker.cell.retry_after_ns(breaker.now_ns()));
+    found["probes_in_flight"] = half_open ? word.in_flight() : 0;
+    found["probe_successes"] = half_open ? word.successes() : 0;
+    found["failures"] = totals.failures;
+    found["neutrals"] = totals.neutrals;
+    found["rejections"] = totals.rejections;
+    found["stale"] = totals.stale;
+    found["transitions"] = totals.transitions;
+    found["details"] = breaker.details(self);
+    return found;
+}
+
+// (events, next position, lost, unfinished)
+py::tuple read_events(const EventQueue& queue, std::uint64_t after, bool skip) {
+    std::array<BreakerEvent, 64> events;
+    const auto done = queue.ring().read(after, events.data(), events.size(), skip);
+    py::list found;
+    for (std::size_t i = 0; i < done.count; ++i) {
+        found.append(to_tuple(events[i]));
+    }
+    return py::make_tuple(found, done.next, done.lost, done.unfinished);
 }
 
 // The user's callables may lead back to the breaker, so the garbage collector must see them.
@@ -118,6 +146,7 @@ void show_to_collector(PyHeapTypeObject* heap_type) {
             Py_VISIT(outcomes.classify_result.ptr());
             Py_VISIT(outcomes.reopen_after.ptr());
             Py_VISIT(outcomes.fallback.ptr());
+            Py_VISIT(outcomes.on_event.ptr());
         }
         return 0;
     };
@@ -142,6 +171,18 @@ void bind_breaker(py::module_& m) {
         .def(
             "now", [](const ManualClock& clock) { return to_seconds(clock.now_ns()); }, "Seconds.");
 
+    py::class_<EventQueue, std::shared_ptr<EventQueue>>(
+        m, "EventQueue", "The transitions of breakers, until somebody reads them.")
+        .def(py::init<py::object>(), py::arg("wake"),
+             "`wake()` is called when there is something to read, and not again before arm().")
+        .def("arm", &EventQueue::arm, "Ask to be woken by the next event; then read.")
+        .def(
+            "pushed", [](const EventQueue& queue) { return queue.ring().pushed(); },
+            "How many events there ever were.")
+        .def("read", &read_events, py::kw_only(), py::arg("after"), py::arg("skip"),
+             "(events, position to go on from, events lost, whether it stopped at one that is "
+             "being written); `skip` leaves such a one out.");
+
     py::class_<Breaker>(m, "Breaker", "The native half of a CircuitBreaker.",
                         py::custom_type_setup(show_to_collector))
         .def(py::init(&make_breaker), py::kw_only(), py::arg("name"),
@@ -150,8 +191,9 @@ void bind_breaker(py::module_& m) {
              py::arg("half_open_max"), py::arg("lost_probe_fails"), py::arg("backoff_factor"),
              py::arg("jitter"), py::arg("jitter_mode"), py::arg("classify").none(true),
              py::arg("classify_result").none(true), py::arg("reopen_after").none(true),
-             py::arg("fallback").none(true), py::arg("count_base_exceptions"),
-             py::arg("clock").none(true), "Times in seconds. `clock` None: the monotonic clock.")
+             py::arg("fallback").none(true), py::arg("on_event").none(true),
+             py::arg("count_base_exceptions"), py::arg("clock").none(true),
+             py::arg("events").none(false), "Times in seconds. `clock` None: the monotonic clock.")
         .def("state", &state_name, "The State's name as a call would meet it; consumes no probe.")
         .def(
             "retry_after",
@@ -160,19 +202,23 @@ void bind_breaker(py::module_& m) {
         .def(
             "failure_count", [](const Breaker& b) { return b.cell.failure_count(); },
             "Failures in a row, failed probes included.")
+        .def("snapshot", &snapshot_of, "Everything that is known now, by name.")
+        .def_property_readonly("id", &Breaker::id, "The breaker's number in its events.")
         .def("trip", &trip_now, py::arg("retry_after").none(true),
              "Open now, for so many seconds; None: the configured wait.")
         .def("force_open", &force_open_now, py::arg("seconds").none(true),
              "Reject every call for so many seconds; None: until released.")
         .def(
             "disable",
-            [](Breaker& b, std::optional<double> seconds) { b.cell.disable(end_ms(b, seconds)); },
+            [](Breaker& b, std::optional<double> seconds) {
+                b.tell(b.cell.disable(end_ms(b, seconds)));
+            },
             py::arg("seconds").none(true), "Admit every call, count none; None: until released.")
         .def(
-            "release", [](Breaker& b) { b.cell.release(b.now_ns()); },
+            "release", [](Breaker& b) { b.tell(b.cell.release(b.now_ns())); },
             "Give control back to the rules.")
         .def(
-            "reset", [](Breaker& b) { b.cell.reset(); }, "Close now.")
+            "reset", [](Breaker& b) { b.tell(b.cell.reset()); }, "Close now.")
         .def(
             "after_fork",
             [](Breaker& b, std::uint64_t pid) {

@@ -1,7 +1,5 @@
 #include "breaker.hpp"
 
-#include <chrono>  // std::chrono::system_clock
-
 #include "exceptions.hpp"
 
 namespace py = pybind11;
@@ -27,9 +25,27 @@ py::object describe(PyObject* exception) {
     return py::make_tuple(type, text);
 }
 
-double wall_time() {
-    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch())
-        .count();
+const char* name_of(Event event) noexcept {
+    switch (event) {
+    case Event::consecutive_failures:
+        return "consecutive_failures";
+    case Event::timeout:
+        return "timeout";
+    case Event::probe_lost:
+        return "probe_lost";
+    case Event::probe_failed:
+        return "probe_failed";
+    case Event::probe_succeeded:
+        return "probe_succeeded";
+    case Event::inconclusive:
+        return "inconclusive";
+    case Event::reset:
+        return "reset";
+    case Event::forked:
+        return "forked";
+    default:
+        return "manual";
+    }
 }
 
 // Asks one of the user's callables; null where it raises, which our Python prevents.
@@ -84,38 +100,70 @@ Verdict classify(const ModuleState& state, const Breaker& breaker, PyObject* exc
                : Verdict::failure;
 }
 
-// The ContextVar holds a chain of (breaker, generation, outer scope): the probes that the running
-// task or thread is inside of.
-py::object scope_key(const Breaker& breaker) {
-    return py::reinterpret_steal<py::object>(PyLong_FromVoidPtr(const_cast<Breaker*>(&breaker)));
+// The ContextVar holds a chain of links: the probes that the running task or thread is inside of.
+// A link is a list, [breaker's id, generation or None, outer link or None]. It loses its generation
+// when the probe ends, because it may do so where the variable cannot be reset: an attempt that
+// ends on another thread would else leave its privilege behind.
+enum LinkItem : Py_ssize_t { kBreakerId, kGeneration, kOuter };
+
+bool has_ended(py::handle link) {
+    return Py_IsNone(PyList_GET_ITEM(link.ptr(), kGeneration)) != 0;
 }
 
-py::object current_scope(const ModuleState& state) {
+// The innermost link that has not ended, or None.
+py::object current_link(const ModuleState& state) {
     PyObject* value = nullptr;
     if (PyContextVar_Get(state.probe_scope, Py_None, &value) < 0) {
         throw py::error_already_set();
     }
-    return py::reinterpret_steal<py::object>(value);
+    auto link = py::reinterpret_steal<py::object>(value);
+    while (!link.is_none() && has_ended(link)) {
+        link = py::reinterpret_borrow<py::object>(PyList_GET_ITEM(link.ptr(), kOuter));
+    }
+    return link;
 }
 
 bool inside_probe(const ModuleState& state, const Breaker& breaker, Word word) {
-    const py::object key = scope_key(breaker);
-    for (py::object scope = current_scope(state); !scope.is_none();) {
-        const auto link = py::reinterpret_borrow<py::tuple>(scope);
-        if (key.equal(link[0]) && link[1].cast<std::uint64_t>() == word.generation()) {
+    for (py::object link = current_link(state); !link.is_none();) {
+        const auto items = py::reinterpret_borrow<py::list>(link);
+        const py::object generation = items[kGeneration];
+        if (!generation.is_none() && items[kBreakerId].cast<std::uint64_t>() == breaker.id() &&
+            generation.cast<std::uint64_t>() == word.generation()) {
             return true;
         }
-        scope = link[2];
+        link = items[kOuter];
     }
     return false;
 }
 
 }  // namespace
 
+const char* name_of(Phase phase) noexcept {
+    switch (phase) {
+    case Phase::closed:
+        return "closed";
+    case Phase::open:
+        return "open";
+    case Phase::half_open:
+        return "half_open";
+    case Phase::forced_open:
+        return "forced_open";
+    case Phase::disabled:
+        break;
+    }
+    return "disabled";
+}
+
+py::tuple to_tuple(const BreakerEvent& event) {
+    return py::make_tuple(event.breaker_id, event.generation, event.at_ns, event.wall_ns,
+                          name_of(event.from()), name_of(event.to()), name_of(event.reason()));
+}
+
 void Breaker::record_opening(py::handle self, PyObject* exception) noexcept {
     try {
         const py::object last_error = exception != nullptr ? describe(exception) : py::none();
-        py::object details = py::make_tuple(cell.failure_count(), wall_time(), last_error);
+        py::object details = py::make_tuple(
+            cell.failure_count(), static_cast<double>(wall_ns()) / kNsPerSecond, last_error);
         const py::scoped_critical_section lock{self};
         std::swap(details_, details);  // the old one is released after the lock
     } catch (py::error_already_set& error) {
@@ -128,13 +176,16 @@ PyObject* enter_scope(const ModuleState& state, const Breaker& breaker, Token to
         return nullptr;
     }
     try {
-        const py::tuple link =
-            py::make_tuple(scope_key(breaker), token.generation, current_scope(state));
-        PyObject* const scope = PyContextVar_Set(state.probe_scope, link.ptr());
-        if (scope == nullptr) {
+        py::list link(3);
+        link[kBreakerId] = breaker.id();
+        link[kGeneration] = token.generation;
+        link[kOuter] = current_link(state);
+        const auto reset =
+            py::reinterpret_steal<py::object>(PyContextVar_Set(state.probe_scope, link.ptr()));
+        if (!reset) {
             throw py::error_already_set();
         }
-        return scope;
+        return py::make_tuple(link, reset).release().ptr();
     } catch (py::error_already_set& error) {
         // Without the mark calls inside this probe are rejected: safe, if strict.
         error.discard_as_unraisable("memguard_native: entering a probe");
@@ -147,8 +198,9 @@ void leave_scope(const ModuleState& state, PyObject*& scope) noexcept {
         return;
     }
     PyObject* const exception = PyErr_Occurred() != nullptr ? take_exception() : nullptr;
-    // An attempt may end in another context than it began in, where the variable is not set.
-    if (PyContextVar_Reset(state.probe_scope, scope) < 0) {
+    PyList_SetItem(PyTuple_GET_ITEM(scope, 0), kGeneration, Py_NewRef(Py_None));
+    // Fails in another context than it was set in: there the ended link stays, and means nothing.
+    if (PyContextVar_Reset(state.probe_scope, PyTuple_GET_ITEM(scope, 1)) < 0) {
         PyErr_Clear();
     }
     Py_CLEAR(scope);
@@ -157,13 +209,32 @@ void leave_scope(const ModuleState& state, PyObject*& scope) noexcept {
     }
 }
 
+void Breaker::tell(const Transition& done) noexcept {
+    if (!done.is_news()) {
+        return;
+    }
+    const BreakerEvent event{
+        id_, cell.widened(done.after), now_ns(), wall_ns(),
+        BreakerEvent::pack(done.before.phase(), done.after.phase(), done.event)};
+    events_->push(event);
+    if (outcomes.on_event) {
+        try {
+            outcomes.on_event(to_tuple(event));
+        } catch (py::error_already_set& error) {
+            error.discard_as_unraisable("memguard_native: telling an event");
+        }
+    }
+}
+
 std::optional<Token> enter(const ModuleState& state, Breaker& breaker, py::handle self) noexcept {
     const Admission admission = breaker.cell.admit(breaker.now_ns());
+    const Transition done{admission.before, admission.next, admission.event};
+    if (done.opened()) {
+        breaker.record_opening(self, nullptr);
+    }
+    breaker.tell(done);
     if (admission.decision == Decision::admitted) {
         return admission.token();
-    }
-    if (admission.event == Event::probe_lost) {
-        breaker.record_opening(self, nullptr);
     }
     try {
         if (admission.decision == Decision::rejected_probing &&
@@ -174,6 +245,7 @@ std::optional<Token> enter(const ModuleState& state, Breaker& breaker, py::handl
         error.restore();
         return std::nullopt;
     }
+    breaker.cell.count_rejection();
     raise_open_error(state, breaker, self, admission);
     return std::nullopt;
 }
@@ -183,9 +255,11 @@ void leave(Breaker& breaker, py::handle self, Token token, Verdict verdict, PyOb
     if (!token.counts()) {
         return;
     }
-    if (breaker.cell.settle(token, verdict, breaker.now_ns(), told_ns).opened()) {
+    const Transition done = breaker.cell.settle(token, verdict, breaker.now_ns(), told_ns);
+    if (done.opened()) {
         breaker.record_opening(self, exception);
     }
+    breaker.tell(done);
 }
 
 void leave_failing(const ModuleState& state, Breaker& breaker, py::handle self, Token token,

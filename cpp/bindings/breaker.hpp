@@ -6,6 +6,7 @@
 #include <memory>    // std::shared_ptr
 #include <optional>  // std::optional
 
+#include "event_queue.hpp"
 #include "memguard/breaker.hpp"
 #include "state.hpp"
 
@@ -18,17 +19,25 @@ struct Outcomes {
     pybind11::object classify_result;  // classify_result(result) -> a Verdict's number
     pybind11::object reopen_after;     // reopen_after(exception or result) -> seconds or None
     pybind11::object fallback;         // called with the arguments of a rejected call
+    pybind11::object on_event;         // told at once, on the thread that made a transition
     bool count_base_exceptions = false;
 };
+
+// (breaker_id, generation, at_ns, wall_ns, from, to, reason), the last three as names.
+[[nodiscard]] pybind11::tuple to_tuple(const BreakerEvent& event);
+
+// The name of the public State.
+[[nodiscard]] const char* name_of(Phase phase) noexcept;
 
 // The object behind `_core.Breaker`: the cell, its clock, and what errors tell about it.
 class Breaker {
   public:
     Breaker(pybind11::str name, const BreakerConfig& config, Outcomes judges,
-            std::shared_ptr<ManualClock> clock)
+            std::shared_ptr<ManualClock> clock, std::shared_ptr<EventQueue> events)
         : cell(config,
                static_cast<std::uint64_t>(monotonic_ns()) ^ reinterpret_cast<std::uintptr_t>(this)),
-          outcomes(std::move(judges)), name_(std::move(name)), clock_(std::move(clock)) {}
+          outcomes(std::move(judges)), name_(std::move(name)), clock_(std::move(clock)),
+          events_(std::move(events)), id_(events_->new_breaker_id()) {}
 
     [[nodiscard]] std::int64_t now_ns() const noexcept {
         return clock_ ? clock_->now_ns() : monotonic_ns();
@@ -42,6 +51,11 @@ class Breaker {
     }
     // Called by the one who opened the circuit. `exception` may be null. Never raises.
     void record_opening(pybind11::handle self, PyObject* exception) noexcept;
+    // Called by the one who made the transition. No error may be set. Never raises.
+    void tell(const Transition& done) noexcept;
+
+    // The number of this breaker in its events.
+    [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
 
     BreakerCell cell;
     Outcomes outcomes;  // changed by the garbage collector's clear alone
@@ -50,6 +64,8 @@ class Breaker {
     pybind11::str name_;
     pybind11::object details_ = pybind11::none();
     std::shared_ptr<ManualClock> clock_;
+    std::shared_ptr<EventQueue> events_;
+    std::uint64_t id_;
 };
 
 // The cold part of an admission. On rejection raises CircuitOpenError and returns nothing.

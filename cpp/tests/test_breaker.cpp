@@ -94,6 +94,33 @@ TEST(one_of_many_threads_gets_the_probe) {
     }
 }
 
+TEST(totals_count_verdicts_rejections_and_transitions_exactly) {
+    BreakerConfig config;
+    config.failure_threshold = 2;
+    BreakerCell cell{config};
+    const Token token = cell.admit(0).token();
+    cell.settle(token, Verdict::success, 0);
+    cell.settle(token, Verdict::neutral, 0);
+    for (int i = 0; i < 4; ++i) {
+        cell.settle(token, Verdict::failure, 0);
+    }
+    cell.count_rejection();
+    const Totals totals = cell.totals();
+    CHECK(totals.failures == 4 && totals.neutrals == 1 && totals.stale == 2);
+    CHECK(totals.rejections == 1 && totals.transitions == 1);
+}
+
+TEST(generations_are_widened_across_the_wrap) {
+    BreakerCell cell{BreakerConfig{}};
+    const std::uint64_t wrap = Word::kGenerationMask + 1;
+    for (std::uint64_t generation = 0; generation < 3 * wrap; generation += 1'000'000) {
+        CHECK(cell.widened(Word::closed(0, generation)) == generation);
+    }
+    const std::uint64_t newest = cell.widened(Word::closed(0, 3 * wrap));
+    CHECK(newest == 3 * wrap);
+    CHECK(cell.widened(Word::closed(0, newest - 5)) == newest - 5);
+}
+
 // Probes succeed, fail and are abandoned at random while time moves: in each generation that was
 // half-open at most one probe ran, and no verdict of another generation moved anything.
 TEST(stress_no_generation_ever_has_two_probes) {

@@ -10,6 +10,9 @@ from memguard_native._core import __version__
 
 _HOME = {
     "Alert": "memguard_native.memory.alert",
+    "BreakerConfig": "memguard_native.breaker.config",
+    "BreakerEvent": "memguard_native.breaker.events",
+    "BreakerSnapshot": "memguard_native.breaker.snapshot",
     "CircuitBreaker": "memguard_native.breaker.breaker",
     "State": "memguard_native.breaker.breaker",
     "CircuitOpenError": "memguard_native.errors",
@@ -25,6 +28,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from memguard_native._core import RingBuffer
     from memguard_native.breaker.breaker import CircuitBreaker, State
+    from memguard_native.breaker.config import BreakerConfig
+    from memguard_native.breaker.events import BreakerEvent
+    from memguard_native.breaker.snapshot import BreakerSnapshot
     from memguard_native.errors import CircuitOpenError, ConfigError, MemguardError
     from memguard_native.memory.alert import Alert
     from memguard_native.memory.monitor import MemoryMonitor, start_memory_monitoring
@@ -32,6 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Alert",
+    "BreakerConfig",
+    "BreakerEvent",
+    "BreakerSnapshot",
     "CircuitBreaker",
     "CircuitOpenError",
     "ConfigError",

@@ -52,6 +52,21 @@ class ManualClock:
     def now(self) -> float:
         """Seconds."""
 
+class EventQueue:
+    """The transitions of breakers, until somebody reads them."""
+
+    def __init__(self, wake: Callable[[], object]) -> None: ...
+    def arm(self) -> None:
+        """Ask to be woken by the next event; then read."""
+    def pushed(self) -> int:
+        """How many events there ever were."""
+    def read(
+        self, *, after: int, skip: bool
+    ) -> tuple[list[tuple[int, int, int, int, str, str, str]], int, int, bool]:
+        """(events, position to go on from, events lost, whether it stopped at one that is being
+        written); `skip` leaves such a one out.
+        """
+
 class Breaker:
     """The native half of a CircuitBreaker. Times in seconds."""
 
@@ -73,9 +88,16 @@ class Breaker:
         classify_result: Callable[[object], int] | None,
         reopen_after: Callable[[object], float | None] | None,
         fallback: Callable[..., object] | None,
+        on_event: Callable[[tuple[int, int, int, int, str, str, str]], object] | None,
         count_base_exceptions: bool,
         clock: ManualClock | None,
+        events: EventQueue,
     ) -> None: ...
+    @property
+    def id(self) -> int:
+        """The breaker's number in its events."""
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that is known now, by name."""
     def state(self) -> str:
         """The State's name as a call would meet it; consumes no probe."""
     def retry_after(self) -> float:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bench import readme
 
+from . import snippets
 from .servers import embed_process
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text()
 
-# A block of Python, and the block of text that says what it prints, if one follows.
-BLOCKS = re.findall(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", TEXT, re.DOTALL)
+BLOCKS = snippets.blocks_of(ROOT / "README.md")
 NEEDS_A_SERVER = "openai.OpenAI("
 
 
@@ -28,13 +26,7 @@ def test_the_code_runs_and_prints_what_is_written_below_it(code, printed, tmp_pa
         if NEEDS_A_SERVER in code:
             server = stack.enter_context(embed_process(tmp_path))
             code = code.replace("http://127.0.0.1:7997", server.url)
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", code],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = snippets.run(code)
     assert (done.returncode, done.stdout) == (0, printed), done.stderr
 
 

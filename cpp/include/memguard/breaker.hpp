@@ -23,6 +23,20 @@ struct Transition {
     [[nodiscard]] constexpr bool opened() const noexcept {
         return event != Event::stale && before != after && after.phase() == Phase::open;
     }
+    // True for the one caller that made a change worth telling: counting is none.
+    [[nodiscard]] constexpr bool is_news() const noexcept {
+        return before.generation() != after.generation();
+    }
+};
+
+// How often something happened. Only failures, neutral verdicts and what never ran are counted:
+// a healthy success leaves no trace.
+struct Totals {
+    std::uint64_t failures = 0;
+    std::uint64_t neutrals = 0;
+    std::uint64_t rejections = 0;
+    std::uint64_t stale = 0;
+    std::uint64_t transitions = 0;
 };
 
 class BreakerCell {
@@ -52,6 +66,7 @@ class BreakerCell {
             return Step{admission.next, admission.event};
         });
         count(done, Verdict::neutral, kConfiguredWait);
+        admission.before = done.before;
         return admission;
     }
 
@@ -64,7 +79,35 @@ class BreakerCell {
         const Transition done = apply(
             [&](Word w) { return memguard::settle(w, token, verdict, config_, now_ns, wait); });
         count(done, verdict, told_ns);
+        count_verdict(token, verdict, done.event);
         return done;
+    }
+
+    // A call was turned away. Not every rejected admission is one: a call inside a probe may run.
+    void count_rejection() noexcept {
+        rejections_.fetch_add(1, std::memory_order_relaxed);  // relaxed: as in totals()
+    }
+
+    [[nodiscard]] Totals totals() const noexcept {
+        // relaxed: statistics only; seen late is fine, nothing is decided from them
+        return {failures_.load(std::memory_order_relaxed),
+                neutrals_.load(std::memory_order_relaxed),
+                rejections_.load(std::memory_order_relaxed), stale_.load(std::memory_order_relaxed),
+                transitions_.load(std::memory_order_relaxed)};
+    }
+
+    // The word's generation widened to 64 bits, so that it tells the order of events for ever.
+    [[nodiscard]] std::uint64_t widened(Word w) noexcept {
+        // relaxed: a hint, right as long as it is within 2 million generations of the truth
+        std::uint64_t hint = generation_hint_.load(std::memory_order_relaxed);
+        constexpr unsigned kUnused = 64 - Word::kGenerationBits;
+        const auto ahead = static_cast<std::int64_t>((w.generation() - hint) << kUnused) >> kUnused;
+        const std::uint64_t wide = hint + static_cast<std::uint64_t>(ahead);
+        // relaxed: as above; a maximum, so a loser has nothing to add
+        while (wide > hint &&
+               !generation_hint_.compare_exchange_weak(hint, wide, std::memory_order_relaxed)) {
+        }
+        return wide;
     }
 
     Transition trip(std::int64_t now_ns, std::int64_t told_ns = kConfiguredWait) noexcept {
@@ -154,10 +197,28 @@ class BreakerCell {
         return reopen_wait_ns(config_, step + (failed_probe ? 1 : 0), draws_.next());
     }
 
+    void count_verdict(Token token, Verdict verdict, Event event) noexcept {
+        if (!token.counts()) {
+            return;
+        }
+        // relaxed, all three: as in totals()
+        if (event == Event::stale) {
+            stale_.fetch_add(1, std::memory_order_relaxed);
+        }
+        if (verdict == Verdict::failure) {
+            failures_.fetch_add(1, std::memory_order_relaxed);
+        } else if (verdict == Verdict::neutral) {
+            neutrals_.fetch_add(1, std::memory_order_relaxed);
+        }
+    }
+
     // The figures beside the word: written by the winner of a transition, after it.
     void count(const Transition& done, Verdict verdict, std::int64_t told_ns) noexcept {
         if (done.event == Event::stale || done.before == done.after) {
             return;
+        }
+        if (done.is_news()) {
+            transitions_.fetch_add(1, std::memory_order_relaxed);  // relaxed: as in totals()
         }
         const std::uint64_t failed = verdict == Verdict::failure ? 1 : 0;
         // relaxed, all of them: figures for people and waits; nothing else is decided from them
@@ -185,6 +246,12 @@ class BreakerCell {
     alignas(kCacheLineBytes) const BreakerConfig config_;
     std::atomic<std::uint64_t> failure_count_{0};
     std::atomic<std::uint32_t> step_{0};  // reopenings since the last closing
+    std::atomic<std::uint64_t> generation_hint_{0};
+    std::atomic<std::uint64_t> failures_{0};
+    std::atomic<std::uint64_t> neutrals_{0};
+    std::atomic<std::uint64_t> rejections_{0};
+    std::atomic<std::uint64_t> stale_{0};
+    std::atomic<std::uint64_t> transitions_{0};
     Draws draws_;
 };
 

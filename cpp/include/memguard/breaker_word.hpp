@@ -199,6 +199,7 @@ struct Admission {
     Decision decision = Decision::admitted;
     Event event = Event::none;
     std::int64_t retry_after_ns = 0;  // > 0 for a rejection
+    Word before{};                    // set by the cell: the word that `next` took the place of
 
     // For an admitted call only.
     [[nodiscard]] constexpr Token token() const noexcept {

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from memguard_native import _core
-from memguard_native.breaker import outcome, registry
+from memguard_native.breaker import events, outcome, registry
 from memguard_native.breaker.config import BreakerConfig, Ignorable, check_period
 from memguard_native.breaker.forms import (
     check_callable,
@@ -26,6 +26,7 @@ from memguard_native.breaker.forms import (
     form_of,
     with_timeout,
 )
+from memguard_native.breaker.snapshot import BreakerSnapshot, snapshot_of
 from memguard_native.errors import CircuitOpenError, ConfigError
 
 P = ParamSpec("P")
@@ -86,6 +87,9 @@ class CircuitBreaker:
         call_timeout: seconds after which a coroutine is cancelled; its caller gets a TimeoutError,
             which is a failure.
         fallback: answers a rejected call: a function of the same arguments, or a value.
+        on_event: told every `BreakerEvent` of this breaker, on the event thread.
+        inline_events: tell `on_event` on the thread that made the transition, before the call goes
+            on. For tests and for what must not be late; a slow listener then delays that call.
         clock: a `ManualClock`, for tests; default the monotonic clock.
 
     The user's functions run off the healthy path, may use any breaker, and cannot disturb a call:
@@ -116,6 +120,8 @@ class CircuitBreaker:
         count_base_exceptions: bool = False,
         call_timeout: float | None = None,
         fallback: object = None,
+        on_event: events.Listener | None = None,
+        inline_events: bool = False,
         clock: _core.ManualClock | None = None,
     ) -> None:
         config = BreakerConfig(
@@ -137,11 +143,15 @@ class CircuitBreaker:
             count_base_exceptions=count_base_exceptions,
             call_timeout=call_timeout,
             fallback=fallback,
+            on_event=on_event,
+            inline_events=inline_events,
         )
         if clock is not None and not isinstance(clock, _core.ManualClock):
             raise ConfigError("clock", clock, "must be a ManualClock or None")
         self._config = config
         self._core = _new_core(config, clock)
+        listener = None if inline_events else on_event
+        self._listening = events.register(self, self._core.id, config.name, listener)
         _living.add(self)
         registry.add(self)
 
@@ -177,6 +187,10 @@ class CircuitBreaker:
     def retry_after(self) -> float:
         """Seconds until a call may be admitted; 0.0 if one may now."""
         return self._core.retry_after()
+
+    def snapshot(self) -> BreakerSnapshot:
+        """Everything that is known now: state, counters, the newest opening."""
+        return snapshot_of(self.name, self._core.snapshot())
 
     # --- guarding ------------------------------------------------------------------------------
 
@@ -330,8 +344,10 @@ def _new_core(config: BreakerConfig, clock: _core.ManualClock | None) -> _core.B
         classify_result=outcome.result_classifier(config),
         reopen_after=outcome.reopen_wait(config),
         fallback=outcome.fallback_function(config),
+        on_event=outcome.inline_listener(config),
         count_base_exceptions=config.count_base_exceptions,
         clock=clock,
+        events=events.queue,
     )
 
 

@@ -51,6 +51,8 @@ class BreakerConfig:
     count_base_exceptions: bool = False
     call_timeout: float | None = None
     fallback: object = None
+    on_event: Callable[[Any], object] | None = None
+    inline_events: bool = False
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -66,14 +68,13 @@ class BreakerConfig:
             raise ConfigError("backoff_factor", self.backoff_factor, "must be a number >= 1")
         if not _is_number(self.jitter) or not 0 <= self.jitter <= 1:
             raise ConfigError("jitter", self.jitter, "must be a number from 0 to 1")
-        for name in ("reopen_after", "failure_if", "failure_if_result"):
+        for name in ("reopen_after", "failure_if", "failure_if_result", "on_event"):
             _check_callable(name, getattr(self, name))
         for item in self.ignore if isinstance(self.ignore, tuple) else ():
             _check_ignorable(item)
-        if not isinstance(self.count_base_exceptions, bool):
-            raise ConfigError(
-                "count_base_exceptions", self.count_base_exceptions, "must be True or False"
-            )
+        for name in ("count_base_exceptions", "inline_events"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(name, getattr(self, name), "must be True or False")
         if self.call_timeout is not None:
             _check_seconds("call_timeout", self.call_timeout, _MIN_RESET_TIMEOUT, math.inf)
 

@@ -15,6 +15,7 @@ from enum import IntEnum
 from typing import Any
 
 from memguard_native.breaker.config import BreakerConfig
+from memguard_native.breaker.events import as_event
 
 logger = logging.getLogger("memguard_native.breaker")
 
@@ -43,8 +44,7 @@ class Predicate:
             self.errors += 1
             if self.errors == 1:
                 logger.exception(
-                    "%s raised; further errors of it are only counted, and the outcome is judged "
-                    "without it",
+                    "%s raised; further errors of it are only counted, and it counts as absent",
                     self._name,
                 )
             return None
@@ -100,6 +100,14 @@ def result_classifier(config: BreakerConfig) -> Callable[[object], Verdict] | No
 def reopen_wait(config: BreakerConfig) -> Callable[[object], float | None] | None:
     """The seconds that the dependency asked for, by `reopen_after`."""
     return None if config.reopen_after is None else Predicate("reopen_after", config.reopen_after)
+
+
+def inline_listener(config: BreakerConfig) -> Callable[[tuple[Any, ...]], object] | None:
+    """Takes the core's tuple to `on_event` at once; None: the event thread does."""
+    if config.on_event is None or not config.inline_events:
+        return None
+    listener = Predicate("on_event", config.on_event)
+    return lambda told: listener(as_event(told))
 
 
 def fallback_function(config: BreakerConfig) -> Callable[..., object] | None:

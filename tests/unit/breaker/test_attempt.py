@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 
 import pytest
@@ -85,6 +86,33 @@ def test_a_call_inside_a_probing_attempt_runs_under_it(breaker, clock):
             breaker.call(fail)
         assert admitted(breaker)
     assert breaker.state is State.closed
+
+
+def test_an_attempt_that_ended_on_another_thread_leaves_no_privilege_behind(breaker, clock):
+    fail_times(breaker, 5)
+    clock.advance(60)
+    attempt = breaker.attempt()
+    thread = threading.Thread(target=attempt.neutral)
+    thread.start()
+    thread.join()
+    probe = contextvars.Context().run(breaker.attempt)
+    assert not admitted(breaker)
+    probe.success()
+
+
+def test_probing_attempts_that_end_out_of_order_leave_no_privilege_behind(clock):
+    first, second = (CircuitBreaker(name, 1, clock=clock) for name in ("first", "second"))
+    for breaker in (first, second):
+        fail_times(breaker, 1)
+    clock.advance(60)
+    attempts = [first.attempt(), second.attempt()]
+    for attempt in attempts:
+        attempt.neutral()
+    probes = [contextvars.Context().run(breaker.attempt) for breaker in (first, second)]
+    assert not admitted(first)
+    assert not admitted(second)
+    for probe in probes:
+        probe.success()
 
 
 @pytest.mark.parametrize("wrong", [5, "error", Boom])
