@@ -7,7 +7,7 @@ BUILD  := build
 
 SOURCES := pyproject.toml CMakeLists.txt $(shell find cpp/include cpp/bindings src -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: run test unit lint types cpp asan tsan bench soak clean build debian-packages
+.PHONY: run test unit lint types cpp asan tsan bench soak clean build debian-packages compiler
 .DELETE_ON_ERROR:
 
 run: $(STAMPS)/build $(STAMPS)/model
@@ -62,10 +62,15 @@ clean:
 
 COMMA := ,
 
-debian-packages:
-	@scripts/debian_packages.sh g++ valgrind
+debian-packages: compiler
+	@scripts/debian_packages.sh valgrind
 
-$(STAMPS)/venv:
+# Debian's own python3 comes without the parts that a virtual environment and an extension need.
+compiler:
+	@scripts/debian_packages.sh g++ $(shell $(PYTHON) -c 'import ensurepip, os, sysconfig; \
+		os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null || echo python3-venv python3-dev)
+
+$(STAMPS)/venv: | compiler
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	@mkdir -p $(STAMPS) && touch $@
@@ -74,7 +79,7 @@ $(STAMPS)/tools: $(STAMPS)/venv pyproject.toml
 	$(BIN)/python -m pip install --quiet --group build
 	@touch $@
 
-$(STAMPS)/build: $(STAMPS)/tools $(SOURCES) | debian-packages
+$(STAMPS)/build: $(STAMPS)/tools $(SOURCES) | compiler
 	$(BIN)/python -m pip install --quiet --no-build-isolation --config-settings=cmake.define.MEMGUARD_WERROR=ON ".[embed,mcp]"
 	@touch $@
 

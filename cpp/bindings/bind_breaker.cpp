@@ -17,6 +17,15 @@ std::int64_t to_ns(double seconds) {
     return static_cast<std::int64_t>(std::llround(seconds * static_cast<double>(kNsPerSecond)));
 }
 
+// What a user says to a clock; 30 years either way, so that no sum of them overflows.
+std::int64_t checked_ns(double seconds) {
+    if (!(std::abs(seconds) <= 1e9)) {
+        throw py::value_error(
+            py::str("seconds must be a number from -1e9 to 1e9, got {!r}").format(seconds));
+    }
+    return to_ns(seconds);
+}
+
 double to_seconds(std::int64_t ns) {
     return static_cast<double>(ns) / kNsPerSecond;
 }
@@ -163,10 +172,11 @@ void show_to_collector(PyHeapTypeObject* heap_type) {
 void bind_breaker(py::module_& m) {
     py::class_<ManualClock, std::shared_ptr<ManualClock>>(
         m, "ManualClock", "A clock for tests: it stands still until advanced.")
-        .def(py::init([](double start) { return std::make_shared<ManualClock>(to_ns(start)); }),
-             py::arg("start") = 0.0)
         .def(
-            "advance", [](ManualClock& clock, double by) { clock.advance(to_ns(by)); },
+            py::init([](double start) { return std::make_shared<ManualClock>(checked_ns(start)); }),
+            py::arg("start") = 0.0)
+        .def(
+            "advance", [](ManualClock& clock, double by) { clock.advance(checked_ns(by)); },
             py::arg("seconds"), "Move on by so many seconds.")
         .def(
             "now", [](const ManualClock& clock) { return to_seconds(clock.now_ns()); }, "Seconds.");

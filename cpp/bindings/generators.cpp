@@ -20,6 +20,7 @@ struct AsyncGeneratorStep {
     PyObject* inner;     // what drives the inner generator; null before the first send
     Kind kind;
     bool is_done;
+    bool has_turn;  // the step that runs; others meanwhile are refused by the inner generator
 };
 
 AsyncGeneratorStep* as_step(PyObject* self) noexcept {
@@ -57,9 +58,20 @@ PyObject* make_inner(const ModuleState& state, const AsyncGeneratorStep* self) {
     return step;
 }
 
+void end_turn(AsyncGeneratorStep* self) noexcept {
+    self->is_done = true;
+    if (self->has_turn) {
+        self->has_turn = false;
+        self->generator->is_stepping = false;
+    }
+}
+
 // Admission if it is due, then the inner step. False with an exception set.
 bool begin(const ModuleState& state, AsyncGeneratorStep* self) {
     Stepper* const generator = self->generator;
+    if (!generator->is_stepping) {
+        generator->is_stepping = self->has_turn = true;
+    }
     if (generator->stage == Stage::created) {
         if (self->kind == Kind::raise || self->kind == Kind::close) {
             generator->stage = Stage::finished;  // never admitted, so no verdict
@@ -81,9 +93,10 @@ bool begin(const ModuleState& state, AsyncGeneratorStep* self) {
 
 // A step that yielded leaves the generator running; StopAsyncIteration classifies as success.
 void settle_step(AsyncGeneratorStep* self, bool raised) {
-    self->is_done = true;
+    const bool had_turn = self->has_turn;
+    end_turn(self);
     Stepper* const generator = self->generator;
-    if (generator->stage != Stage::running) {
+    if (generator->stage != Stage::running || !had_turn) {
         return;
     }
     if (raised) {
@@ -108,7 +121,7 @@ PySendResult step_send(PyObject* object, PyObject* value, PyObject** result) {
         return PYGEN_ERROR;
     }
     if (self->inner == nullptr && !begin(state, self)) {
-        self->is_done = true;
+        end_turn(self);
         return PYGEN_ERROR;
     }
     PySendResult sent;
@@ -144,10 +157,13 @@ PyObject* step_throw(PyObject* object, PyObject* const* args, Py_ssize_t count) 
         return nullptr;
     }
     if (self->inner == nullptr) {
-        // Not awaited yet, as when its task is cancelled at once: no admission, no verdict.
+        // Not awaited yet, as when its task is cancelled at once: no admission of its own.
         self->inner = make_inner(state, self);
         if (self->inner == nullptr) {
             return nullptr;
+        }
+        if (!self->generator->is_stepping) {
+            self->generator->is_stepping = self->has_turn = true;
         }
     }
     PyObject* const result = call_throw(state, self->inner, args, count);
@@ -160,7 +176,7 @@ PyObject* step_throw(PyObject* object, PyObject* const* args, Py_ssize_t count) 
 
 PyObject* step_close(PyObject* object, PyObject*) {
     AsyncGeneratorStep* const self = as_step(object);
-    self->is_done = true;
+    end_turn(self);
     if (self->inner == nullptr) {
         return Py_NewRef(Py_None);
     }
@@ -178,7 +194,7 @@ int step_traverse(PyObject* object, visitproc visit, void* arg) {
 
 int step_clear(PyObject* object) {
     AsyncGeneratorStep* const self = as_step(object);
-    self->is_done = true;
+    end_turn(self);
     Py_CLEAR(self->argument);
     Py_CLEAR(self->inner);
     return 0;
@@ -188,6 +204,7 @@ void step_dealloc(PyObject* object) {
     AsyncGeneratorStep* const self = as_step(object);
     PyTypeObject* const type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
+    end_turn(self);
     Py_XDECREF(self->inner);
     Py_XDECREF(self->argument);
     Py_XDECREF(self->generator);

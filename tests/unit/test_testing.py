@@ -29,6 +29,16 @@ def test_fake_probe_can_fail():
         probe.sample()
 
 
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1e10, 1e300])
+def test_a_clock_refuses_what_is_no_time(seconds):
+    with pytest.raises(ValueError, match=r"seconds must be a number from -1e9 to 1e9"):
+        ManualClock(seconds)
+    clock = ManualClock()
+    with pytest.raises(ValueError, match="seconds must be a number"):
+        clock.advance(seconds)
+    assert clock.now() == 0.0
+
+
 def test_the_example_of_the_module_raises_one_alert():
     alerts = []
     clock = ManualClock()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from memguard_native.errors import ConfigError
+from memguard_native.errors import ConfigError, is_finite_number
 
 Ignorable = type[BaseException] | Callable[[BaseException], object]
 
@@ -64,9 +64,9 @@ class BreakerConfig:
         _check_choice("probe_expiry", self.probe_expiry, _PROBE_EXPIRIES)
         _check_choice("jitter_mode", self.jitter_mode, _JITTER_MODES)
         self._complete()
-        if not _is_number(self.backoff_factor) or self.backoff_factor < 1:
+        if not is_finite_number(self.backoff_factor) or self.backoff_factor < 1:
             raise ConfigError("backoff_factor", self.backoff_factor, "must be a number >= 1")
-        if not _is_number(self.jitter) or not 0 <= self.jitter <= 1:
+        if not is_finite_number(self.jitter) or not 0 <= self.jitter <= 1:
             raise ConfigError("jitter", self.jitter, "must be a number from 0 to 1")
         for name in ("reopen_after", "failure_if", "failure_if_result", "on_event"):
             _check_callable(name, getattr(self, name))
@@ -118,13 +118,8 @@ def _check_count(field: str, value: Any, most: int) -> None:
         raise ConfigError(field, value, f"must be an int from 1 to {most}{or_none}")
 
 
-def _is_number(value: Any) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
-
-
 def _check_seconds(field: str, value: Any, least: float, most: float) -> None:
-    if not _is_number(value) or not least <= value <= most:
+    if not is_finite_number(value) or not least <= value <= most:
         longest = "" if math.isinf(most) else f" to {most:.0f}"
         raise ConfigError(field, value, f"must be seconds from {least:g}{longest}")
 

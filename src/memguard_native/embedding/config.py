@@ -7,10 +7,9 @@ of it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from memguard_native.errors import ConfigError
+from memguard_native.errors import ConfigError, is_finite_number
 
 BACKENDS = ("numpy", "sentence-transformers")
 MAX_NAME_BYTES = 114  # a breaker's name is at most 120 bytes, and "embed:" comes before
@@ -91,8 +90,7 @@ def _validate(config: EmbeddingConfig) -> None:
         _check_whole(config, name)
     for name in ("read_timeout", "queue_timeout", "batch_timeout", "drain_timeout"):
         value = getattr(config, name)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (number and math.isfinite(value) and value > 0):
+        if not is_finite_number(value) or value <= 0:
             raise ConfigError(name, value, "must be a number of seconds > 0")
 
 

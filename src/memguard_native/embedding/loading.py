@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from memguard_native.embedding.config import EmbeddingConfig
@@ -20,7 +19,6 @@ class LoadedModel:
 
     tokenizer: Tokenizer
     backend: Backend
-    created: int = field(default_factory=lambda: int(time.time()))
 
 
 def check_model(config: EmbeddingConfig, location: ModelLocation) -> None:

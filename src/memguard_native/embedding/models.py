@@ -18,7 +18,7 @@ from typing import Any
 from memguard_native.embedding.config import MAX_NAME_BYTES
 from memguard_native.embedding.errors import ModelError
 from memguard_native.embedding.verify import verify_files
-from memguard_native.errors import ConfigError
+from memguard_native.errors import ConfigError, is_finite_number
 
 DEFAULT_NAME = "all-MiniLM-L6-v2"
 DEFAULT_ALIAS = "sentence-transformers/all-MiniLM-L6-v2"
@@ -40,6 +40,7 @@ DEFAULT_SHA256 = {
 }
 
 _OTHER_BACKEND = "use --backend sentence-transformers for it"
+_MAX_SIZE = 2**31 - 1
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -235,8 +236,8 @@ class _Json:
 
     def size(self, key: str, default: int | None = None) -> int:
         value = self.values.get(key, default)
-        if type(value) is not int or value < 1:
-            raise self.wrong(key, value, "a whole number > 0")
+        if type(value) is not int or not 1 <= value <= _MAX_SIZE:
+            raise self.wrong(key, value, f"a whole number in 1..{_MAX_SIZE}")
         return value
 
     def index(self, key: str, end: int, default: int) -> int:
@@ -247,7 +248,7 @@ class _Json:
 
     def number(self, key: str, default: float) -> float:
         value = self.values.get(key, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+        if not is_finite_number(value) or value <= 0:
             raise self.wrong(key, value, "a number > 0")
         return float(value)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import socket
 from collections.abc import Callable
 
@@ -46,12 +47,13 @@ def serve(
         options = uvicorn_config(
             app,
             limit_max_requests=None,  # nothing would start the server again
+            workers=1,  # this process alone, whatever WEB_CONCURRENCY says to others
             host=host,
             port=port,
             log_config=None,
             access_log=False,
             lifespan="on",
-            timeout_graceful_shutdown=round(config.drain_timeout),
+            timeout_graceful_shutdown=math.ceil(config.drain_timeout),
         )
         server = uvicorn.Server(uvicorn.Config(**options))
         server.run(sockets=[listener])

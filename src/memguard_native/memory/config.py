@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from memguard_native import _core
-from memguard_native.errors import ConfigError
+from memguard_native.errors import ConfigError, is_finite_number
 from memguard_native.memory.alert import Alert
 from memguard_native.memory.probe import Probe
 from memguard_native.memory.sample import MemorySample
@@ -50,13 +49,8 @@ class MonitorConfig:
             raise ConfigError("clock", self.clock, "must be a ManualClock or None")
 
 
-def _is_finite_number(value: Any) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
-
-
 def _check_interval(value: Any) -> None:
-    if not _is_finite_number(value) or not _MIN_INTERVAL <= value <= _MAX_INTERVAL:
+    if not is_finite_number(value) or not _MIN_INTERVAL <= value <= _MAX_INTERVAL:
         allowed = f"must be seconds from {_MIN_INTERVAL} to {_MAX_INTERVAL:.0f} (30 days)"
         raise ConfigError("interval", value, allowed)
 
@@ -69,7 +63,7 @@ def _check_window(value: Any) -> None:
 
 
 def _check_threshold(value: Any) -> None:
-    if not _is_finite_number(value) or value <= 0:
+    if not is_finite_number(value) or value <= 0:
         raise ConfigError("threshold_mb_per_hour", value, "must be a finite number > 0")
 
 

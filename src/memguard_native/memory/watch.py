@@ -117,7 +117,7 @@ class _Callback:
             return
         try:
             self._function(argument)
-        except Exception:
+        except BaseException:  # SystemExit too: it would end the monitor's thread without a word
             self.errors += 1
             if self.errors == 1:
                 logger.exception("%s raised; further errors of it are only counted", self._name)

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from memguard_native.errors import ConfigError
+from memguard_native.errors import ConfigError, is_finite_number
 
 _LOG = logging.getLogger("memguard_native.recycling")
 _LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
@@ -147,8 +147,7 @@ def _whole(low: int, high: float = math.inf) -> Callable[[object], bool]:
 
 
 def _seconds(value: object) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and value > 0  # type: ignore[arg-type, operator]
+    return is_finite_number(value) and value > 0  # type: ignore[operator]
 
 
 def _optional(check: Callable[[object], bool]) -> Callable[[object], bool]:

@@ -22,7 +22,8 @@ def test_a_bad_failure_threshold_is_refused(threshold):
 
 
 @pytest.mark.parametrize(
-    "timeout", [0, -1.0, 0.0009, 30 * 86400 + 1, float("nan"), float("inf"), "60", None, False]
+    "timeout",
+    [0, -1.0, 0.0009, 30 * 86400 + 1, float("nan"), float("inf"), 10**400, "60", None, False],
 )
 def test_a_bad_reset_timeout_is_refused(timeout):
     with pytest.raises(ConfigError, match=r"reset_timeout must be seconds from 0\.001 to 2592000"):
@@ -89,6 +90,9 @@ BAD_VALUES = [
     ("failure_if_result", "x", "must be callable or None"),
     ("count_base_exceptions", 1, "must be True or False"),
     ("call_timeout", 0, "must be seconds from 0.001"),
+    ("jitter", 10**400, "must be a number from 0 to 1"),
+    ("on_event", "print", "must be callable or None"),
+    ("inline_events", None, "must be True or False"),
 ]
 
 

@@ -12,7 +12,7 @@ import weakref
 
 import pytest
 
-from memguard_native import CircuitOpenError, State
+from memguard_native import CircuitBreaker, CircuitOpenError, State
 
 from .calls import Boom, Suspend, fail_times
 
@@ -353,3 +353,19 @@ def test_garbage_cycles_through_a_running_probe_are_collected(breaker, clock):
     gc.collect()
     assert reference() is None
     assert breaker.call(int) == 0
+
+
+def test_a_send_in_the_middle_of_a_step_says_nothing_to_the_breaker(clock):
+    breaker = CircuitBreaker("b", 1, clock=clock)
+    running = []
+
+    @breaker
+    async def meddling():
+        with pytest.raises(ValueError, match="coroutine already executing"):
+            running[0].send(None)
+        return "fine"
+
+    running.append(meddling())
+    with pytest.raises(StopIteration, match="fine"):
+        running[0].send(None)
+    assert (breaker.state, breaker.snapshot().failures) == (State.closed, 0)

@@ -259,6 +259,41 @@ def test_a_guarded_async_generator_is_one_for_everybody(breaker):
     assert "async_numbers" in repr(running)
 
 
+# --- misuse ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "act", [next, lambda generator: generator.throw(Boom()), lambda generator: generator.close()]
+)
+def test_a_step_in_the_middle_of_a_step_says_nothing_to_the_breaker(clock, act):
+    breaker = CircuitBreaker("b", 1, clock=clock)
+    running = []
+
+    @breaker
+    def meddling():
+        with pytest.raises(ValueError, match="generator already executing"):
+            act(running[0])
+        yield "fine"
+
+    running.append(meddling())
+    assert list(running[0]) == ["fine"]
+    assert (breaker.state, breaker.snapshot().failures) == (State.closed, 0)
+
+
+def test_two_steps_of_an_async_generator_at_once_say_nothing_to_the_breaker(clock):
+    breaker = CircuitBreaker("b", 1, clock=clock)
+
+    async def main():
+        running = breaker(async_numbers)(2)
+        results = await asyncio.gather(anext(running), anext(running), return_exceptions=True)
+        assert results[0] == 0
+        assert isinstance(results[1], RuntimeError)
+        return await collect(running)
+
+    assert asyncio.run(main()) == [1]
+    assert (breaker.state, breaker.snapshot().failures) == (State.closed, 0)
+
+
 # --- fallbacks ------------------------------------------------------------------------------------
 
 

@@ -56,4 +56,4 @@ def fail_on_poison(rows: Sequence[np.ndarray]) -> None:
 
 
 def loaded(backend: FakeBackend, tokenizer: Tokenizer) -> Callable[[], LoadedModel]:
-    return lambda: LoadedModel(tokenizer, backend, created=0)
+    return lambda: LoadedModel(tokenizer, backend)

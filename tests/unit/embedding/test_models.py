@@ -133,6 +133,16 @@ def modules(*kinds: str) -> list[dict[str, str]]:
         ),
         (
             "config.json",
+            {**config(), "max_position_embeddings": 10**30},
+            "max_position_embeddings = 1000000000000000000000000000000, which must be a whole",
+        ),
+        (
+            "config.json",
+            {**config(), "layer_norm_eps": 10**400},
+            "which must be a number > 0",
+        ),
+        (
+            "config.json",
             {**config(), "position_embedding_type": "relative_key"},
             "position_embedding_type = 'relative_key'",
         ),

@@ -10,7 +10,7 @@ from memguard_native.errors import ConfigError, MemguardError
 from memguard_native.memory.monitor import MemoryMonitor, start_memory_monitoring
 
 NOT_A_NUMBER = [None, "60", b"60", True, False, [], 60j, Decimal(60), Fraction(60), object]
-NOT_FINITE = [math.nan, math.inf, -math.inf]
+NOT_FINITE = [math.nan, math.inf, -math.inf, 10**400]
 
 
 def refused(field: str, value: object) -> ConfigError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 
 import pytest
@@ -108,6 +109,12 @@ def test_error_of_a_callback_is_counted_and_logged_once(probe, clock, watch, cap
     assert len(errors) == 1
     assert "on_sample raised" in errors[0].message
     assert errors[0].exc_info[0] is ZeroDivisionError
+
+
+def test_exit_in_a_callback_does_not_end_the_monitoring(probe, clock, watch):
+    monitor = new(probe, clock, on_sample=lambda _: sys.exit(3))
+    watch(monitor, 0, samples=5)
+    assert monitor.snapshot().callback_errors == 5
 
 
 def test_each_callback_has_its_own_first_error(probe, clock, watch, caplog):

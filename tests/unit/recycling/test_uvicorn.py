@@ -122,6 +122,7 @@ def test_what_is_no_application_is_refused(wrong):
         ("timeout_keep_alive", 0),
         ("timeout_keep_alive", -1),
         ("timeout_keep_alive", float("nan")),
+        ("timeout_keep_alive", 10**400),
         ("timeout_keep_alive", None),
         ("timeout_keep_alive", "30"),
         ("limit_max_requests_jitter", -1),
