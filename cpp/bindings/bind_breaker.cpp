@@ -63,21 +63,36 @@ BreakerConfig to_config(const Settings& given) {
     return config;
 }
 
+// Rates as None where there is no such rule.
+WindowConfig to_window_config(std::optional<double> failure_rate, std::optional<double> slow_rate,
+                              std::optional<double> slow_call_duration, std::uint32_t count_window,
+                              std::optional<double> time_window, std::uint32_t minimum_calls) {
+    WindowConfig config;
+    config.failure_rate = failure_rate.value_or(0.0);
+    config.slow_rate = slow_rate.value_or(0.0);
+    config.slow_call_ns = slow_rate ? to_ns(slow_call_duration.value_or(0.0)) : 0;
+    config.count_window = count_window;
+    config.time_window_ns = to_ns(time_window.value_or(0.0));
+    config.minimum_calls = minimum_calls;
+    return config;
+}
+
 std::unique_ptr<Breaker>
 make_breaker(py::str name, std::optional<std::int64_t> failure_threshold, double reset_timeout,
              double max_reset_timeout, double probe_timeout, std::uint32_t success_threshold,
              std::uint32_t half_open_max, bool lost_probe_fails, double backoff_factor,
-             double jitter, std::string jitter_mode, const py::object& classify,
-             const py::object& classify_result, const py::object& reopen_after,
-             const py::object& fallback, const py::object& on_event, bool count_base_exceptions,
-             std::shared_ptr<ManualClock> clock, std::shared_ptr<EventQueue> events) {
+             double jitter, std::string jitter_mode, const WindowConfig& rates,
+             const py::object& classify, const py::object& classify_result,
+             const py::object& reopen_after, const py::object& fallback, const py::object& on_event,
+             bool count_base_exceptions, std::shared_ptr<ManualClock> clock,
+             std::shared_ptr<EventQueue> events) {
     const BreakerConfig config = to_config(
         {failure_threshold, reset_timeout, max_reset_timeout, probe_timeout, success_threshold,
          half_open_max, lost_probe_fails, backoff_factor, jitter, std::move(jitter_mode)});
     Outcomes outcomes{or_null(classify), or_null(classify_result), or_null(reopen_after),
                       or_null(fallback), or_null(on_event),        count_base_exceptions};
-    return std::make_unique<Breaker>(std::move(name), config, std::move(outcomes), std::move(clock),
-                                     std::move(events));
+    return std::make_unique<Breaker>(std::move(name), config, rates, std::move(outcomes),
+                                     std::move(clock), std::move(events));
 }
 
 const char* state_name(const Breaker& breaker) {
@@ -128,6 +143,11 @@ py::dict snapshot_of(const py::object& self) {
     found["rejections"] = totals.rejections;
     found["stale"] = totals.stale;
     found["transitions"] = totals.transitions;
+    const Windows* const windows = breaker.cell.windows();
+    const WindowCounts counts = windows != nullptr ? windows->counts() : WindowCounts{};
+    found["window_calls"] = counts.calls;
+    found["window_failures"] = counts.failures;
+    found["window_slow"] = counts.slow;
     found["details"] = breaker.details(self);
     return found;
 }
@@ -193,17 +213,24 @@ void bind_breaker(py::module_& m) {
              "(events, position to go on from, events lost, whether it stopped at one that is "
              "being written); `skip` leaves such a one out.");
 
+    py::class_<WindowConfig>(m, "Rates", "The rate rules of a Breaker and their windows.")
+        .def(py::init(&to_window_config), py::kw_only(), py::arg("failure_rate").none(true),
+             py::arg("slow_rate").none(true), py::arg("slow_call_duration").none(true),
+             py::arg("count_window"), py::arg("time_window").none(true), py::arg("minimum_calls"),
+             "Shares from 0 to 1, times in seconds; None: no such rule, no such window.");
+
     py::class_<Breaker>(m, "Breaker", "The native half of a CircuitBreaker.",
                         py::custom_type_setup(show_to_collector))
         .def(py::init(&make_breaker), py::kw_only(), py::arg("name"),
              py::arg("failure_threshold").none(true), py::arg("reset_timeout"),
              py::arg("max_reset_timeout"), py::arg("probe_timeout"), py::arg("success_threshold"),
              py::arg("half_open_max"), py::arg("lost_probe_fails"), py::arg("backoff_factor"),
-             py::arg("jitter"), py::arg("jitter_mode"), py::arg("classify").none(true),
-             py::arg("classify_result").none(true), py::arg("reopen_after").none(true),
-             py::arg("fallback").none(true), py::arg("on_event").none(true),
-             py::arg("count_base_exceptions"), py::arg("clock").none(true),
-             py::arg("events").none(false), "Times in seconds. `clock` None: the monotonic clock.")
+             py::arg("jitter"), py::arg("jitter_mode"), py::arg("rates"),
+             py::arg("classify").none(true), py::arg("classify_result").none(true),
+             py::arg("reopen_after").none(true), py::arg("fallback").none(true),
+             py::arg("on_event").none(true), py::arg("count_base_exceptions"),
+             py::arg("clock").none(true), py::arg("events").none(false),
+             "Times in seconds. `clock` None: the monotonic clock.")
         .def("state", &state_name, "The State's name as a call would meet it; consumes no probe.")
         .def(
             "retry_after",
@@ -228,7 +255,7 @@ void bind_breaker(py::module_& m) {
             "release", [](Breaker& b) { b.tell(b.cell.release(b.now_ns())); },
             "Give control back to the rules.")
         .def(
-            "reset", [](Breaker& b) { b.tell(b.cell.reset()); }, "Close now.")
+            "reset", [](Breaker& b) { b.tell(b.cell.reset(b.now_ns())); }, "Close now.")
         .def(
             "after_fork",
             [](Breaker& b, std::uint64_t pid) {

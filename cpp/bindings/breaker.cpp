@@ -29,6 +29,10 @@ const char* name_of(Event event) noexcept {
     switch (event) {
     case Event::consecutive_failures:
         return "consecutive_failures";
+    case Event::failure_rate:
+        return "failure_rate";
+    case Event::slow_rate:
+        return "slow_rate";
     case Event::timeout:
         return "timeout";
     case Event::probe_lost:
@@ -234,7 +238,9 @@ std::optional<Token> enter(const ModuleState& state, Breaker& breaker, py::handl
     }
     breaker.tell(done);
     if (admission.decision == Decision::admitted) {
-        return admission.token();
+        Token token = admission.token();
+        token.started_ns = breaker.is_timing() ? breaker.call_time_ns() : 0;
+        return token;
     }
     try {
         if (admission.decision == Decision::rejected_probing &&
@@ -255,7 +261,8 @@ void leave(Breaker& breaker, py::handle self, Token token, Verdict verdict, PyOb
     if (!token.counts()) {
         return;
     }
-    const Transition done = breaker.cell.settle(token, verdict, breaker.now_ns(), told_ns);
+    const Transition done =
+        breaker.cell.settle(token, verdict, breaker.now_ns(), told_ns, breaker.is_slow(token));
     if (done.opened()) {
         breaker.record_opening(self, exception);
     }

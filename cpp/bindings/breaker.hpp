@@ -32,16 +32,39 @@ struct Outcomes {
 // The object behind `_core.Breaker`: the cell, its clock, and what errors tell about it.
 class Breaker {
   public:
-    Breaker(pybind11::str name, const BreakerConfig& config, Outcomes judges,
-            std::shared_ptr<ManualClock> clock, std::shared_ptr<EventQueue> events)
+    Breaker(pybind11::str name, const BreakerConfig& config, const WindowConfig& rates,
+            Outcomes judges, std::shared_ptr<ManualClock> clock, std::shared_ptr<EventQueue> events)
         : cell(config,
-               static_cast<std::uint64_t>(monotonic_ns()) ^ reinterpret_cast<std::uintptr_t>(this)),
+               static_cast<std::uint64_t>(monotonic_ns()) ^ reinterpret_cast<std::uintptr_t>(this),
+               make_windows(rates)),
           outcomes(std::move(judges)), name_(std::move(name)), clock_(std::move(clock)),
           events_(std::move(events)), id_(events_->new_breaker_id()) {}
 
     [[nodiscard]] std::int64_t now_ns() const noexcept {
         return clock_ ? clock_->now_ns() : monotonic_ns();
     }
+    // Whether each call is to be told to the windows, and whether its time is to be taken.
+    [[nodiscard]] bool is_recording() const noexcept { return cell.windows() != nullptr; }
+    [[nodiscard]] bool is_timing() const noexcept { return slow_call_ns() > 0; }
+    [[nodiscard]] std::int64_t slow_call_ns() const noexcept {
+        return is_recording() ? cell.windows()->config().slow_call_ns : 0;
+    }
+    // The time at which a call begins or ends, as exact as the rules need it.
+    [[nodiscard]] std::int64_t call_time_ns() const noexcept {
+        if (clock_) {
+            return clock_->now_ns();
+        }
+        // A tick of the coarse clock is at most 10 ms, a fifth of this.
+        constexpr std::int64_t kCoarseIsExact = 50 * kNsPerMs;
+        const std::int64_t slow_ns = slow_call_ns();
+        return slow_ns == 0 || slow_ns >= kCoarseIsExact ? coarse_monotonic_ns() : monotonic_ns();
+    }
+
+    // Has a call that ends now taken as long as the rules call slow?
+    [[nodiscard]] bool is_slow(Token token) const noexcept {
+        return is_timing() && call_time_ns() - token.started_ns >= slow_call_ns();
+    }
+
     [[nodiscard]] PyObject* name() const noexcept { return name_.ptr(); }
 
     // (failure_count, opened_at, last_error) of the newest opening; None before the first.
@@ -61,6 +84,15 @@ class Breaker {
     Outcomes outcomes;  // changed by the garbage collector's clear alone
 
   private:
+    [[nodiscard]] static std::unique_ptr<Windows> make_windows(const WindowConfig& rates) {
+#if defined(Py_GIL_DISABLED)
+        constexpr bool kExclusive = false;
+#else
+        constexpr bool kExclusive = true;  // whoever makes a call here holds the GIL
+#endif
+        return rates.has_rules() ? std::make_unique<Windows>(rates, kExclusive) : nullptr;
+    }
+
     pybind11::str name_;
     pybind11::object details_ = pybind11::none();
     std::shared_ptr<ManualClock> clock_;

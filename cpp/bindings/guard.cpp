@@ -89,6 +89,31 @@ PyObject* guard_vectorcall(PyObject* self, PyObject* const* args, std::size_t na
     return result;
 }
 
+// Where rates are watched, a healthy call is counted, and where slow calls are, it is timed.
+template <bool kTimed>
+PyObject* guard_vectorcall_recorded(PyObject* self, PyObject* const* args, std::size_t nargsf,
+                                    PyObject* kwnames) {
+    Guard* const guard = as_guard(self);
+    // pairs with: the release half of the compare_exchange in BreakerCell::apply()
+    const std::uint64_t word = guard->word->load(std::memory_order_acquire);
+    if (!healthy(word)) [[unlikely]] {
+        return call_unhealthy(guard, args, nargsf, kwnames);
+    }
+    Breaker* const breaker = guard->breaker;
+    const std::int64_t started_ns = kTimed ? breaker->call_time_ns() : 0;
+    PyObject* const result = call_target(guard->function, args, nargsf, kwnames);
+    Windows* const windows = breaker->cell.windows();
+    const std::int64_t ended_ns = kTimed || windows->needs_time() ? breaker->call_time_ns() : 0;
+    const bool slow = kTimed && ended_ns - started_ns >= windows->config().slow_call_ns;
+    // relaxed: only compared; whatever differs is read again with acquire on the cold path
+    const bool same = guard->word->load(std::memory_order_relaxed) == word;
+    if (result == nullptr || !same || slow) [[unlikely]] {
+        return finish(guard, Token{Word{word}.generation(), TokenKind::normal, started_ns}, result);
+    }
+    windows->success(ended_ns);
+    return result;
+}
+
 // Where results are judged, every call has something to tell.
 PyObject* guard_vectorcall_judged(PyObject* self, PyObject* const* args, std::size_t nargsf,
                                   PyObject* kwnames) {
@@ -205,7 +230,14 @@ vectorcallfunc vectorcall_of(const Guard& guard) noexcept {
     if (guard.form != Form::function) {
         return guard_vectorcall_steps;
     }
-    return guard.breaker->outcomes.classify_result ? guard_vectorcall_judged : guard_vectorcall;
+    const Breaker& breaker = *guard.breaker;
+    if (breaker.outcomes.classify_result) {
+        return guard_vectorcall_judged;
+    }
+    if (!breaker.is_recording()) {
+        return guard_vectorcall;
+    }
+    return breaker.is_timing() ? guard_vectorcall_recorded<true> : guard_vectorcall_recorded<false>;
 }
 
 PyObject* guard_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {

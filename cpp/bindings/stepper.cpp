@@ -15,10 +15,12 @@ const ModuleState& state_of(Stepper* self) noexcept {
 void settle_return(Stepper* self, PyObject* result) {
     // relaxed: only compared; whatever differs is read again with acquire on the cold path
     const std::uint64_t word = self->guard->word->load(std::memory_order_relaxed);
+    const bool recorded = self->guard->breaker->is_recording();
     const bool judged =
         self->guard->form == Form::coroutine && self->guard->breaker->outcomes.classify_result;
     const bool normal = self->token.kind == TokenKind::normal;
-    if (healthy(word) && word == self->token.generation && normal && !judged) [[likely]] {
+    if (healthy(word) && word == self->token.generation && normal && !judged && !recorded)
+        [[likely]] {
         self->stage = Stage::finished;
         return;
     }
@@ -208,6 +210,9 @@ Start start_step(Stepper* self, PyObject** result) {
         return start_unhealthy(self, result);
     }
     self->token = Token{word};  // all other bits of a healthy word are 0
+    if (self->guard->breaker->is_timing()) [[unlikely]] {
+        self->token.started_ns = self->guard->breaker->call_time_ns();
+    }
     self->stage = Stage::running;
     return Start::go_on;
 }

@@ -94,6 +94,43 @@ TEST(one_of_many_threads_gets_the_probe) {
     }
 }
 
+TEST(a_reached_rate_opens_and_a_closing_starts_a_fresh_window) {
+    BreakerConfig config;
+    config.failure_threshold = kNoThreshold;
+    WindowConfig rates;
+    rates.failure_rate = 0.5;
+    rates.minimum_calls = 4;
+    BreakerCell cell{config, 0, std::make_unique<Windows>(rates, true)};
+    std::int64_t now = kNsPerSecond;
+    const auto call = [&](Verdict verdict) {
+        return cell.settle(cell.admit(now).token(), verdict, now).event;
+    };
+    CHECK(call(Verdict::success) == Event::none);
+    CHECK(call(Verdict::failure) == Event::counted);
+    CHECK(call(Verdict::success) == Event::counted);
+    CHECK(call(Verdict::neutral) == Event::none);
+    CHECK(call(Verdict::failure) == Event::failure_rate);
+    now += 61 * kNsPerSecond;
+    CHECK(call(Verdict::success) == Event::probe_succeeded);
+    for (int i = 0; i < 3; ++i) {
+        CHECK(call(Verdict::failure) == Event::counted);
+    }
+    CHECK(call(Verdict::failure) == Event::failure_rate);
+}
+
+TEST(a_slow_call_may_open_whatever_its_verdict) {
+    for (const Verdict verdict : {Verdict::success, Verdict::failure, Verdict::neutral}) {
+        WindowConfig rates;
+        rates.slow_rate = 1.0;
+        rates.slow_call_ns = kNsPerSecond;
+        rates.minimum_calls = 1;
+        BreakerCell cell{BreakerConfig{}, 0, std::make_unique<Windows>(rates, true)};
+        const Token token = cell.admit(kNsPerSecond).token();
+        const auto done = cell.settle(token, verdict, kNsPerSecond, kConfiguredWait, true);
+        CHECK(done.event == Event::slow_rate);
+    }
+}
+
 TEST(totals_count_verdicts_rejections_and_transitions_exactly) {
     BreakerConfig config;
     config.failure_threshold = 2;

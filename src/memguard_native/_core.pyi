@@ -67,6 +67,20 @@ class EventQueue:
         written); `skip` leaves such a one out.
         """
 
+class Rates:
+    """The rate rules of a Breaker and their windows."""
+
+    def __init__(
+        self,
+        *,
+        failure_rate: float | None,
+        slow_rate: float | None,
+        slow_call_duration: float | None,
+        count_window: int,
+        time_window: float | None,
+        minimum_calls: int,
+    ) -> None: ...
+
 class Breaker:
     """The native half of a CircuitBreaker. Times in seconds."""
 
@@ -84,6 +98,7 @@ class Breaker:
         backoff_factor: float,
         jitter: float,
         jitter_mode: str,
+        rates: Rates,
         classify: Callable[[BaseException], int] | None,
         classify_result: Callable[[object], int] | None,
         reopen_after: Callable[[object], float | None] | None,

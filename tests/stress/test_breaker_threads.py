@@ -123,3 +123,19 @@ def test_calls_run_side_by_side():
         return True
 
     assert together(meet, threads=8) == [True] * 8
+
+
+def test_calls_of_many_threads_are_in_the_window_exactly():
+    breaker = CircuitBreaker("window", None, failure_rate=1.0, count_window=10_000)
+    guarded = breaker(len)
+
+    def work() -> None:
+        for _ in range(2000):
+            guarded("x")
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert breaker.snapshot().window_calls == 8000

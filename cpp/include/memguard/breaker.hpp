@@ -6,10 +6,13 @@
 
 #include <atomic>   // std::atomic
 #include <cstdint>  // std::uint64_t
+#include <memory>   // std::unique_ptr
+#include <utility>  // std::move
 
 #include "memguard/breaker_word.hpp"
 #include "memguard/config.hpp"
 #include "memguard/reopen.hpp"
+#include "memguard/window.hpp"
 
 namespace memguard {
 
@@ -43,9 +46,10 @@ class BreakerCell {
   public:
     static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 
-    // `seed`: of the draws that spread the open periods.
-    explicit BreakerCell(const BreakerConfig& config, std::uint64_t seed = 0) noexcept
-        : config_(config), draws_(seed) {}
+    // `seed`: of the draws that spread the open periods. `windows`: none where rates do not matter.
+    explicit BreakerCell(const BreakerConfig& config, std::uint64_t seed = 0,
+                         std::unique_ptr<Windows> windows = nullptr) noexcept
+        : config_(config), windows_(std::move(windows)), draws_(seed) {}
     BreakerCell(const BreakerCell&) = delete;
     BreakerCell& operator=(const BreakerCell&) = delete;
 
@@ -60,6 +64,9 @@ class BreakerCell {
 
     [[nodiscard]] Admission admit(std::int64_t now_ns) noexcept {
         const std::int64_t wait = config_.lost_probe_fails ? wait_ns(true, kConfiguredWait) : 0;
+        if (windows_ && load().phase() == Phase::disabled) {
+            restart_windows(now_ns);  // its end may close: see record()
+        }
         Admission admission;
         const Transition done = apply([&](Word w) {
             admission = memguard::admit(w, config_, now_ns, wait);
@@ -71,17 +78,24 @@ class BreakerCell {
     }
 
     // `told_ns`: how long the dependency asked to be left alone, if it did; else kConfiguredWait.
+    // `slow`: the call took as long as a rule calls slow.
     Transition settle(Token token, Verdict verdict, std::int64_t now_ns,
-                      std::int64_t told_ns = kConfiguredWait) noexcept {
+                      std::int64_t told_ns = kConfiguredWait, bool slow = false) noexcept {
+        const Event broken_rule = windows_ ? record(token, verdict, slow, now_ns) : Event::none;
         const bool failed_probe = token.is_probe() && verdict == Verdict::failure;
-        const bool may_open = verdict == Verdict::failure || token.is_probe();
+        const bool may_open =
+            verdict == Verdict::failure || token.is_probe() || broken_rule != Event::none;
         const std::int64_t wait = may_open ? wait_ns(failed_probe, told_ns) : kConfiguredWait;
-        const Transition done = apply(
-            [&](Word w) { return memguard::settle(w, token, verdict, config_, now_ns, wait); });
+        const Transition done = apply([&](Word w) {
+            return memguard::settle(w, token, verdict, config_, now_ns, wait, broken_rule);
+        });
         count(done, verdict, told_ns);
         count_verdict(token, verdict, done.event);
         return done;
     }
+
+    // Null where no rule needs them.
+    [[nodiscard]] Windows* windows() const noexcept { return windows_.get(); }
 
     // A call was turned away. Not every rejected admission is one: a call inside a probe may run.
     void count_rejection() noexcept {
@@ -115,7 +129,8 @@ class BreakerCell {
         return apply_by_hand([&](Word w) { return memguard::trip(w, config_, now_ns, wait); });
     }
 
-    Transition reset() noexcept {
+    Transition reset(std::int64_t now_ns) noexcept {
+        restart_windows(now_ns);
         return apply_by_hand([](Word w) { return memguard::reset(w); });
     }
 
@@ -129,6 +144,9 @@ class BreakerCell {
 
     // Ends what force_open() or disable() began.
     Transition release(std::int64_t now_ns) noexcept {
+        if (load().phase() == Phase::disabled) {
+            restart_windows(now_ns);
+        }
         return apply_by_hand([&](Word w) { return memguard::release(w, now_ns); });
     }
 
@@ -197,6 +215,38 @@ class BreakerCell {
         return reopen_wait_ns(config_, step + (failed_probe ? 1 : 0), draws_.next());
     }
 
+    void restart_windows(std::int64_t now_ns) noexcept {
+        if (windows_) {
+            windows_->restart(now_ns);
+        }
+    }
+
+    // Counts a call in the windows and returns the rule that is broken then. Only calls of the
+    // present closed era are: stale ones and probes say nothing about its rates.
+    [[nodiscard]] Event record(Token token, Verdict verdict, bool slow,
+                               std::int64_t now_ns) noexcept {
+        if (token.is_probe()) {
+            // Before the compare-and-swap that may close: a fresh window must not see the failures
+            // that opened it, and after it somebody may count already. Nothing counts meanwhile.
+            restart_windows(now_ns);
+            return Event::none;
+        }
+        const Word w = load();
+        if (!token.counts() || w.phase() != Phase::closed || w.generation() != token.generation) {
+            return Event::none;
+        }
+        const bool failed = verdict == Verdict::failure;
+
+        if (failed || slow) {
+            windows_->bad(failed, slow, now_ns);
+            return windows_->judge(now_ns);
+        }
+        if (verdict == Verdict::success) {
+            windows_->success(now_ns);
+        }
+        return Event::none;
+    }
+
     void count_verdict(Token token, Verdict verdict, Event event) noexcept {
         if (!token.counts()) {
             return;
@@ -244,6 +294,7 @@ class BreakerCell {
     // A line of its own: nothing else that is ever written may share it with the callers' loads.
     alignas(kCacheLineBytes) std::atomic<std::uint64_t> word_{0};
     alignas(kCacheLineBytes) const BreakerConfig config_;
+    const std::unique_ptr<Windows> windows_;
     std::atomic<std::uint64_t> failure_count_{0};
     std::atomic<std::uint32_t> step_{0};  // reopenings since the last closing
     std::atomic<std::uint64_t> generation_hint_{0};

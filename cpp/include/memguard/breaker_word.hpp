@@ -31,6 +31,8 @@ enum class Event : std::uint8_t {
     counted,               // a verdict was recorded without a change of phase
     stale,                 // a verdict of an older generation: ignored
     consecutive_failures,  // closed -> open
+    failure_rate,          // closed -> open
+    slow_rate,             // closed -> open
     timeout,               // open or forced_open -> half_open, disabled -> closed: its time is over
     probe_lost,            // half_open -> half_open or open, by a caller that found the lease over
     probe_failed,          // half_open -> open
@@ -185,6 +187,7 @@ enum class TokenKind : std::uint8_t {
 struct Token {
     std::uint64_t generation = 0;
     TokenKind kind = TokenKind::normal;
+    std::int64_t started_ns = 0;  // where calls are timed
 
     [[nodiscard]] constexpr bool is_probe() const noexcept { return kind == TokenKind::probe; }
     [[nodiscard]] constexpr bool counts() const noexcept {
@@ -326,7 +329,13 @@ struct Step {
 }
 
 [[nodiscard]] constexpr Step settle_closed(Word w, Verdict v, const BreakerConfig& c,
-                                           std::int64_t now_ns, std::int64_t wait_ns) noexcept {
+                                           std::int64_t now_ns, std::int64_t wait_ns,
+                                           Event broken_rule) noexcept {
+    if (broken_rule != Event::none &&
+        (v != Verdict::failure ||
+         w.failures() + 1 < static_cast<std::uint64_t>(c.failure_threshold))) {
+        return {opened(w, c, now_ns, wait_ns), broken_rule};
+    }
     if (v == Verdict::neutral || (v == Verdict::success && w.failures() == 0)) {
         return {w};
     }
@@ -365,9 +374,11 @@ struct Step {
 }
 
 // What the verdict of an admitted call changes. `wait_ns`: for how long it opens, if it does.
+// `broken_rule`: the rate that the windows, this call included, have reached; it opens a closed
+// circuit.
 [[nodiscard]] constexpr Step settle(Word w, Token t, Verdict v, const BreakerConfig& c,
-                                    std::int64_t now_ns,
-                                    std::int64_t wait_ns = kConfiguredWait) noexcept {
+                                    std::int64_t now_ns, std::int64_t wait_ns = kConfiguredWait,
+                                    Event broken_rule = Event::none) noexcept {
     if (!t.counts()) {
         return {w};
     }
@@ -376,7 +387,7 @@ struct Step {
         return {w, Event::stale};
     }
     return t.is_probe() ? settle_probe(w, v, c, now_ns, wait_ns)
-                        : settle_closed(w, v, c, now_ns, wait_ns);
+                        : settle_closed(w, v, c, now_ns, wait_ns, broken_rule);
 }
 
 [[nodiscard]] constexpr bool is_by_hand(Word w) noexcept {

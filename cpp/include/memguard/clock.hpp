@@ -7,6 +7,10 @@
 #include <chrono>   // std::chrono::steady_clock
 #include <cstdint>  // std::int64_t
 
+#if defined(__linux__)
+#include <time.h>  // clock_gettime
+#endif
+
 namespace memguard {
 
 inline constexpr std::int64_t kNsPerMs = 1'000'000;
@@ -17,6 +21,18 @@ inline constexpr std::int64_t kNsPerSecond = 1'000'000'000;
     return std::chrono::duration_cast<std::chrono::nanoseconds>(
                std::chrono::steady_clock::now().time_since_epoch())
         .count();
+}
+
+// The same clock in steps of the kernel's tick, up to 10 ms late: a sixth of the time where the
+// system has it.
+[[nodiscard]] inline std::int64_t coarse_monotonic_ns() noexcept {
+#if defined(__linux__)
+    struct timespec now{};
+    ::clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return now.tv_sec * kNsPerSecond + now.tv_nsec;
+#else
+    return monotonic_ns();
+#endif
 }
 
 // Nanoseconds since 1970-01-01 UTC: to show to people, never to measure with.

@@ -64,6 +64,15 @@ class CircuitBreaker:
         name: 1 to 120 bytes of printable text. It shows in errors and metrics: no secrets.
         failure_threshold: failures in a row that open the circuit, from 1; None: the rule is off.
         reset_timeout: seconds that it stays open, from 0.001 to 30 days.
+        failure_rate: the share of failed calls, up to 1, that opens the circuit as well, over the
+            newest `count_window` calls and over the last `time_window` seconds. Judged when a
+            call fails or is slow, from `minimum_calls` on.
+        slow_rate: the same for calls that took `slow_call_duration` seconds or longer, whatever
+            became of them: a dependency that hangs until its callers give up is found by this.
+        slow_call_duration: see `slow_rate`; required by it.
+        count_window: calls, from 1 to 10000.
+        time_window: seconds, from 1 to 86400, in 16 steps; default no such window.
+        minimum_calls: default 20, or `count_window`.
         success_threshold: successful probes that close it, from 1 to 31.
         half_open_max: probes that may run at once, from 1 to 63.
         probe_timeout: seconds that a probe may hold its slot, from 0.016 to 64800; default
@@ -105,6 +114,12 @@ class CircuitBreaker:
         failure_threshold: int | None = 5,
         reset_timeout: float = 60.0,
         *,
+        failure_rate: float | None = None,
+        slow_rate: float | None = None,
+        slow_call_duration: float | None = None,
+        count_window: int = 100,
+        time_window: float | None = None,
+        minimum_calls: int | None = None,
         success_threshold: int = 1,
         half_open_max: int = 1,
         probe_timeout: float | None = None,
@@ -128,6 +143,12 @@ class CircuitBreaker:
             name=name,
             failure_threshold=failure_threshold,
             reset_timeout=reset_timeout,
+            failure_rate=failure_rate,
+            slow_rate=slow_rate,
+            slow_call_duration=slow_call_duration,
+            count_window=count_window,
+            time_window=time_window,
+            minimum_calls=minimum_calls,
             success_threshold=success_threshold,
             half_open_max=half_open_max,
             probe_timeout=probe_timeout,
@@ -340,6 +361,14 @@ def _new_core(config: BreakerConfig, clock: _core.ManualClock | None) -> _core.B
         backoff_factor=config.backoff_factor,
         jitter=config.jitter,
         jitter_mode=config.jitter_mode,
+        rates=_core.Rates(
+            failure_rate=config.failure_rate,
+            slow_rate=config.slow_rate,
+            slow_call_duration=config.slow_call_duration,
+            count_window=config.count_window,
+            time_window=config.time_window,
+            minimum_calls=cast("int", config.minimum_calls),
+        ),
         classify=outcome.classifier(config),
         classify_result=outcome.result_classifier(config),
         reopen_after=outcome.reopen_wait(config),

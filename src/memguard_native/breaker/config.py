@@ -15,6 +15,9 @@ _MAX_NAME_BYTES = 120
 _MAX_FAILURE_THRESHOLD = 2**31 - 1
 _MAX_SUCCESS_THRESHOLD = 31
 _MAX_PROBES = 63
+_MAX_COUNT_WINDOW = 10_000
+_MAX_TIME_WINDOW = 86_400.0
+_MINIMUM_CALLS = 20
 _MIN_RESET_TIMEOUT = 0.001
 _MAX_RESET_TIMEOUT = 30 * 24 * 3600.0
 _MIN_PROBE_TIMEOUT = 0.016
@@ -28,7 +31,8 @@ _JITTER_MODES = ("spread", "full", "equal")
 class BreakerConfig:
     """The rules of one breaker; see `CircuitBreaker` for their meaning.
 
-    `probe_timeout`, `max_reset_timeout` and `ignore` are completed: they hold what applies.
+    `probe_timeout`, `max_reset_timeout`, `minimum_calls` and `ignore` are completed: they hold what
+    applies.
 
     Raises ConfigError: a value of the wrong type or out of its range.
     """
@@ -36,6 +40,12 @@ class BreakerConfig:
     name: str
     failure_threshold: int | None = 5
     reset_timeout: float = 60.0
+    failure_rate: float | None = None
+    slow_rate: float | None = None
+    slow_call_duration: float | None = None
+    count_window: int = 100
+    time_window: float | None = None
+    minimum_calls: int | None = None
     success_threshold: int = 1
     half_open_max: int = 1
     probe_timeout: float | None = None
@@ -61,6 +71,7 @@ class BreakerConfig:
         _check_seconds("reset_timeout", self.reset_timeout, _MIN_RESET_TIMEOUT, _MAX_RESET_TIMEOUT)
         _check_count("success_threshold", self.success_threshold, _MAX_SUCCESS_THRESHOLD)
         _check_count("half_open_max", self.half_open_max, _MAX_PROBES)
+        self._check_rates()
         _check_choice("probe_expiry", self.probe_expiry, _PROBE_EXPIRIES)
         _check_choice("jitter_mode", self.jitter_mode, _JITTER_MODES)
         self._complete()
@@ -77,6 +88,23 @@ class BreakerConfig:
                 raise ConfigError(name, getattr(self, name), "must be True or False")
         if self.call_timeout is not None:
             _check_seconds("call_timeout", self.call_timeout, _MIN_RESET_TIMEOUT, math.inf)
+
+    def _check_rates(self) -> None:
+        for name in ("failure_rate", "slow_rate"):
+            value = getattr(self, name)
+            if value is not None and not (is_finite_number(value) and 0 < value <= 1):
+                raise ConfigError(name, value, "must be a share above 0 and up to 1, or None")
+        if (self.slow_rate is None) != (self.slow_call_duration is None):
+            allowed = "must be given together with slow_rate: what is a slow call?"
+            raise ConfigError("slow_call_duration", self.slow_call_duration, allowed)
+        if self.slow_call_duration is not None:
+            _check_seconds("slow_call_duration", self.slow_call_duration, 0.001, _MAX_RESET_TIMEOUT)
+        _check_count("count_window", self.count_window, _MAX_COUNT_WINDOW)
+        if self.time_window is not None:
+            _check_seconds("time_window", self.time_window, 1.0, _MAX_TIME_WINDOW)
+        if self.minimum_calls is None:
+            object.__setattr__(self, "minimum_calls", min(_MINIMUM_CALLS, self.count_window))
+        _check_count("minimum_calls", self.minimum_calls, self.count_window)
 
     def _complete(self) -> None:
         complete = object.__setattr__  # frozen for everybody else
@@ -96,10 +124,19 @@ class BreakerConfig:
 
     @classmethod
     def recommended(cls, name: str) -> BreakerConfig:
-        """Growing and spread waits: twice as long after each failed probe, up to 5 minutes, drawn
-        between half and one and a half of that, so that clients do not come back together.
+        """Finagle's rule: 5 failures in a row, or a fifth of all calls within 30 seconds.
+
+        Waits double with each failed probe, up to 5 minutes, and are drawn between half and one
+        and a half of that, so that clients do not come back together.
         """
-        return cls(name=name, backoff_factor=2.0, max_reset_timeout=300.0, jitter=0.5)
+        return cls(
+            name=name,
+            failure_rate=0.2,
+            time_window=30.0,
+            backoff_factor=2.0,
+            max_reset_timeout=300.0,
+            jitter=0.5,
+        )
 
 
 def _check_name(name: object) -> None:

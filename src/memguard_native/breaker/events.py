@@ -42,8 +42,8 @@ class BreakerEvent:
     to_state: str
     """The states before and after, as in `State`; the same where a lost probe was replaced."""
     reason: str
-    """consecutive_failures, timeout (an open period or a state set by hand ended), probe_succeeded,
-    probe_failed, probe_lost, inconclusive, manual or reset."""
+    """consecutive_failures, failure_rate, slow_rate, timeout (an open period or a state set by hand
+    ended), probe_succeeded, probe_failed, probe_lost, inconclusive, manual or reset."""
     generation: int
     """Grows by one with each transition of the breaker: the order of its events."""
     at_ns: int

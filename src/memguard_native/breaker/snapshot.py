@@ -30,6 +30,10 @@ class BreakerSnapshot:
     probes_in_flight: int
     probe_successes: int
     """While half-open: probes that run, and probes that succeeded so far."""
+    window_calls: int
+    window_failures: int
+    window_slow: int
+    """Of the newest `count_window` calls since the last closing; 0 where no rule needs them."""
     failures: int
     neutrals: int
     rejections: int
