@@ -16,6 +16,7 @@ ORDER = (
     "call",
     "arguments",
     "method",
+    "windows",
     "coroutine",
     "rejection",
     "failure",

@@ -102,7 +102,7 @@ const char* state_name(const Breaker& breaker) {
 // What opens by hand: no exception tells why.
 void record_by_hand(Breaker& breaker, const py::object& self, const Transition& done) {
     if (done.after.phase() == Phase::open || done.after.phase() == Phase::forced_open) {
-        breaker.record_opening(self, nullptr);
+        breaker.record_opening(self, nullptr, done.event);
     }
     breaker.tell(done);
 }

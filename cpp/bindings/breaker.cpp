@@ -163,11 +163,12 @@ py::tuple to_tuple(const BreakerEvent& event) {
                           name_of(event.from()), name_of(event.to()), name_of(event.reason()));
 }
 
-void Breaker::record_opening(py::handle self, PyObject* exception) noexcept {
+void Breaker::record_opening(py::handle self, PyObject* exception, Event cause) noexcept {
     try {
         const py::object last_error = exception != nullptr ? describe(exception) : py::none();
-        py::object details = py::make_tuple(
-            cell.failure_count(), static_cast<double>(wall_ns()) / kNsPerSecond, last_error);
+        py::object details =
+            py::make_tuple(cell.failure_count(), static_cast<double>(wall_ns()) / kNsPerSecond,
+                           last_error, name_of(cause));
         const py::scoped_critical_section lock{self};
         std::swap(details_, details);  // the old one is released after the lock
     } catch (py::error_already_set& error) {
@@ -234,7 +235,7 @@ std::optional<Token> enter(const ModuleState& state, Breaker& breaker, py::handl
     const Admission admission = breaker.cell.admit(breaker.now_ns());
     const Transition done{admission.before, admission.next, admission.event};
     if (done.opened()) {
-        breaker.record_opening(self, nullptr);
+        breaker.record_opening(self, nullptr, done.event);
     }
     breaker.tell(done);
     if (admission.decision == Decision::admitted) {
@@ -264,7 +265,7 @@ void leave(Breaker& breaker, py::handle self, Token token, Verdict verdict, PyOb
     const Transition done =
         breaker.cell.settle(token, verdict, breaker.now_ns(), told_ns, breaker.is_slow(token));
     if (done.opened()) {
-        breaker.record_opening(self, exception);
+        breaker.record_opening(self, exception, done.event);
     }
     breaker.tell(done);
 }

@@ -67,13 +67,14 @@ class Breaker {
 
     [[nodiscard]] PyObject* name() const noexcept { return name_.ptr(); }
 
-    // (failure_count, opened_at, last_error) of the newest opening; None before the first.
+    // (failure_count, opened_at, last_error, cause) of the newest opening; None before the
+    // first.
     [[nodiscard]] pybind11::object details(pybind11::handle self) const {
         const pybind11::scoped_critical_section lock{self};
         return details_;
     }
     // Called by the one who opened the circuit. `exception` may be null. Never raises.
-    void record_opening(pybind11::handle self, PyObject* exception) noexcept;
+    void record_opening(pybind11::handle self, PyObject* exception, Event cause) noexcept;
     // Called by the one who made the transition. No error may be set. Never raises.
     void tell(const Transition& done) noexcept;
 

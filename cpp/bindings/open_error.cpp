@@ -15,7 +15,7 @@ namespace {
 
 // Positions in args; the last is None or the tuple below.
 enum Field : Py_ssize_t { kName, kRetryAfter, kReason, kState, kDetails, kFields };
-enum Detail : Py_ssize_t { kFailureCount, kOpenedAt, kLastError, kDetailFields };
+enum Detail : Py_ssize_t { kFailureCount, kOpenedAt, kLastError, kCause, kDetailFields };
 
 // Borrowed; None if the error was made by hand with fewer arguments.
 PyObject* field(PyObject* self, Py_ssize_t index) noexcept {
@@ -49,15 +49,23 @@ int open_error_init(PyObject* self, PyObject* args, PyObject* keywords) {
     return 0;
 }
 
-// "5 consecutive failures, last: ConnectError"
+// "5 consecutive failures, last: ConnectError", "failure rate reached, last: ConnectError"
 py::str cause(PyObject* self) {
     const auto failures = py::reinterpret_borrow<py::object>(detail(self, kFailureCount));
     const auto last = py::reinterpret_borrow<py::object>(detail(self, kLastError));
-    const py::str text = failures.equal(py::int_(1))
-                             ? py::str("1 consecutive failure")
-                             : py::str("{} consecutive failures").format(failures);
-    if (last.is_none()) {
+    const auto rule = py::reinterpret_borrow<py::object>(detail(self, kCause));
+    py::str text = failures.equal(py::int_(1))
+                       ? py::str("1 consecutive failure")
+                       : py::str("{} consecutive failures").format(failures);
+    if (rule.equal(py::str("failure_rate"))) {
+        text = "failure rate reached";
+    } else if (rule.equal(py::str("slow_rate"))) {
+        text = "slow-call rate reached";
+    } else if (last.is_none()) {
         return failures.equal(py::int_(0)) ? py::str("opened by hand") : text;
+    }
+    if (last.is_none()) {
+        return text;
     }
     return py::str("{}, last: {}").format(text, py::reinterpret_borrow<py::tuple>(last)[0]);
 }
@@ -116,6 +124,8 @@ PyGetSetDef open_error_fields[] = {
     {"last_error", get_detail, nullptr,
      "(type name, text) of the exception that opened it; None if opened by hand.",
      closure(kLastError)},
+    {"cause", get_detail, nullptr, "Which rule opened it, as the reason of the event says.",
+     closure(kCause)},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };
 

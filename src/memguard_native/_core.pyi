@@ -40,6 +40,9 @@ class CircuitOpenError(MemguardError):
     @property
     def last_error(self) -> tuple[str, str] | None:
         """(type name, text) of the exception that opened it; None if opened by hand."""
+    @property
+    def cause(self) -> str:
+        """Which rule opened it, as the reason of the event says."""
 
 # --- breaker --------------------------------------------------------------------------------------
 

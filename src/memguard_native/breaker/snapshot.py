@@ -27,7 +27,10 @@ class BreakerSnapshot:
     """When it opened last: seconds since 1970-01-01 UTC."""
     last_error: tuple[str, str] | None
     """Type and text of the exception that opened it last; None if no exception did."""
+    cause: str | None
+    """Which rule opened it last, as the reason of the event says."""
     probes_in_flight: int
+
     probe_successes: int
     """While half-open: probes that run, and probes that succeeded so far."""
     window_calls: int
@@ -48,5 +51,7 @@ class BreakerSnapshot:
 def snapshot_of(name: str, found: dict[str, Any]) -> BreakerSnapshot:
     """The snapshot of what the core tells."""
     details = found.pop("details")
-    _, opened_at, last_error = details if details is not None else (0, None, None)
-    return BreakerSnapshot(name=name, opened_at=opened_at, last_error=last_error, **found)
+    _, opened_at, last_error, cause = details if details is not None else (0, None, None, None)
+    return BreakerSnapshot(
+        name=name, opened_at=opened_at, last_error=last_error, cause=cause, **found
+    )

@@ -236,3 +236,12 @@ def test_the_failing_call_of_a_rate_is_told_on_rejection(clock):
     with pytest.raises(CircuitOpenError) as caught:
         breaker.call(succeed)
     assert caught.value.last_error == ("Boom", "no answer")
+    assert caught.value.cause == breaker.snapshot().cause == "failure_rate"
+    assert "(failure rate reached, last: Boom)" in str(caught.value)
+
+
+def test_a_slow_call_that_opened_is_told_on_rejection(clock):
+    breaker = make(clock, slow_rate=0.5, slow_call_duration=1.0, minimum_calls=1)
+    run(breaker, "function", seconds=1.0, clock=clock)
+    with pytest.raises(CircuitOpenError, match=r"\(slow-call rate reached\)"):
+        breaker.call(succeed)
