@@ -232,7 +232,7 @@ void Breaker::tell(const Transition& done) noexcept {
 }
 
 std::optional<Token> enter(const ModuleState& state, Breaker& breaker, py::handle self) noexcept {
-    const Admission admission = breaker.cell.admit(breaker.now_ns());
+    const Admission admission = breaker.cell.admit(breaker.admission_time_ns());
     const Transition done{admission.before, admission.next, admission.event};
     if (done.opened()) {
         breaker.record_opening(self, nullptr, done.event);
@@ -252,7 +252,7 @@ std::optional<Token> enter(const ModuleState& state, Breaker& breaker, py::handl
         error.restore();
         return std::nullopt;
     }
-    breaker.cell.count_rejection();
+    breaker.cell.count_rejection(Breaker::kExclusive);
     raise_open_error(state, breaker, self, admission);
     return std::nullopt;
 }

@@ -141,10 +141,11 @@ TEST(totals_count_verdicts_rejections_and_transitions_exactly) {
     for (int i = 0; i < 4; ++i) {
         cell.settle(token, Verdict::failure, 0);
     }
-    cell.count_rejection();
+    cell.count_rejection(true);
+    cell.count_rejection(false);
     const Totals totals = cell.totals();
     CHECK(totals.failures == 4 && totals.neutrals == 1 && totals.stale == 2);
-    CHECK(totals.rejections == 1 && totals.transitions == 1);
+    CHECK(totals.rejections == 2 && totals.transitions == 1);
 }
 
 TEST(generations_are_widened_across_the_wrap) {

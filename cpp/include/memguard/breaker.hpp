@@ -98,8 +98,16 @@ class BreakerCell {
     [[nodiscard]] Windows* windows() const noexcept { return windows_.get(); }
 
     // A call was turned away. Not every rejected admission is one: a call inside a probe may run.
-    void count_rejection() noexcept {
-        rejections_.fetch_add(1, std::memory_order_relaxed);  // relaxed: as in totals()
+    // `exclusive`: the callers hold a lock around it, as the GIL is one; then a rejection, which is
+    // all that an open circuit does, takes no locked instruction.
+    void count_rejection(bool exclusive) noexcept {
+        // relaxed, all three: as in totals()
+        if (exclusive) {
+            rejections_.store(rejections_.load(std::memory_order_relaxed) + 1,
+                              std::memory_order_relaxed);
+        } else {
+            rejections_.fetch_add(1, std::memory_order_relaxed);
+        }
     }
 
     [[nodiscard]] Totals totals() const noexcept {
