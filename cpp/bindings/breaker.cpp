@@ -310,21 +310,26 @@ void raise_open_error(const ModuleState& state, const Breaker& breaker, py::hand
         } else if (rejection.decision == Decision::rejected_forced) {
             circuit_state = reason = state.state_forced_open;
         }
-        const auto seconds = py::reinterpret_steal<py::object>(
+        auto seconds = py::reinterpret_steal<py::object>(
             PyFloat_FromDouble(static_cast<double>(rejection.retry_after_ns) / kNsPerSecond));
-        const py::object details = breaker.details(self);
+        py::object details = breaker.details(self);
         PyObject* error = state.open_error_type->tp_alloc(state.open_error_type, 0);
         if (!seconds || error == nullptr) {
             Py_XDECREF(error);
             throw py::error_already_set();
         }
-        auto* const base = reinterpret_cast<PyBaseExceptionObject*>(error);
-        base->args =
-            PyTuple_Pack(5, breaker.name(), seconds.ptr(), reason, circuit_state, details.ptr());
-        if (base->args == nullptr) {
+        // By hand, and not by PyTuple_Pack: a rejection is mostly the making of its error.
+        PyObject* const args = PyTuple_New(5);
+        if (args == nullptr) {
             Py_DECREF(error);
             throw py::error_already_set();
         }
+        PyTuple_SET_ITEM(args, 0, Py_NewRef(breaker.name()));
+        PyTuple_SET_ITEM(args, 1, seconds.release().ptr());
+        PyTuple_SET_ITEM(args, 2, Py_NewRef(reason));
+        PyTuple_SET_ITEM(args, 3, Py_NewRef(circuit_state));
+        PyTuple_SET_ITEM(args, 4, details.release().ptr());
+        reinterpret_cast<PyBaseExceptionObject*>(error)->args = args;
         put_exception(error);
     } catch (py::error_already_set& error) {
         error.restore();
