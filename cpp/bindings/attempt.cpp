@@ -6,6 +6,7 @@
 
 #include "breaker.hpp"
 #include "exceptions.hpp"
+#include "probe_scope.hpp"
 
 namespace py = pybind11;
 
@@ -17,7 +18,7 @@ struct Attempt {
     Breaker* breaker;  // kept alive by `core`
     PyObject* core;    // the _core.Breaker
     PyObject* scope;   // of a probe: what leave_scope() takes
-    Token token;
+    Call call;
     std::atomic<bool> is_settled;
 };
 
@@ -37,7 +38,10 @@ bool win(Attempt* self) noexcept {
 
 void settle(Attempt* self, Verdict verdict, PyObject* exception = nullptr) noexcept {
     if (win(self)) {
-        leave(*self->breaker, self->core, self->token, verdict, exception);
+        Outcome outcome;
+        outcome.verdict = verdict;
+        outcome.exception = exception;
+        leave(*self->breaker, self->core, self->call, outcome);
     }
 }
 
@@ -71,9 +75,9 @@ PyObject* attempt_exit(PyObject* object, PyObject* const* args, Py_ssize_t count
     Attempt* const self = as_attempt(object);
     if (win(self)) {
         if (count < 2 || Py_IsNone(args[1])) {
-            leave(*self->breaker, self->core, self->token, Verdict::success);
+            leave(*self->breaker, self->core, self->call, Outcome{});
         } else {
-            leave_failing(state_of(object), *self->breaker, self->core, self->token, args[1]);
+            leave_failing(state_of(object), *self->breaker, self->core, self->call, args[1]);
         }
     }
     return Py_NewRef(Py_False);
@@ -81,9 +85,10 @@ PyObject* attempt_exit(PyObject* object, PyObject* const* args, Py_ssize_t count
 
 PyObject* attempt_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
     PyObject* core = nullptr;
-    static const char* const names[] = {"core", nullptr};
-    if (PyArg_ParseTupleAndKeywords(args, keywords, "O:Attempt", const_cast<char**>(names),
-                                    &core) == 0) {
+    int as_prober = 0;
+    static const char* const names[] = {"core", "as_prober", nullptr};
+    if (PyArg_ParseTupleAndKeywords(args, keywords, "O|p:Attempt", const_cast<char**>(names), &core,
+                                    &as_prober) == 0) {
         return nullptr;
     }
     if (!py::isinstance<Breaker>(core)) {
@@ -91,19 +96,24 @@ PyObject* attempt_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
     }
     const auto& state = *static_cast<ModuleState*>(PyType_GetModuleState(type));
     auto* const breaker = py::handle(core).cast<Breaker*>();
-    const std::optional<Token> token = enter(state, *breaker, core);
-    if (!token) {
+    const std::optional<Call> call = enter(state, *breaker, core, breaker->policy(),
+                                           as_prober != 0 ? Asker::prober : Asker::caller);
+    if (!call) {
         return nullptr;
     }
     auto* const self = as_attempt(type->tp_alloc(type, 0));
     if (self == nullptr) {
-        leave(*breaker, core, *token, Verdict::neutral);
+        PyObject* const exception = take_exception();
+        Outcome outcome;
+        outcome.verdict = Verdict::neutral;
+        leave(*breaker, core, *call, outcome);
+        put_exception(exception);
         return nullptr;
     }
     self->breaker = breaker;
     self->core = Py_NewRef(core);
-    self->token = *token;
-    self->scope = enter_scope(state, *breaker, *token);
+    self->call = *call;
+    self->scope = enter_scope(state, *breaker, call->token);
     return reinterpret_cast<PyObject*>(self);
 }
 

@@ -1,11 +1,12 @@
 // The breaker's cold API. Values were validated in Python.
-#include <pybind11/stl.h>  // std::optional, std::string
+#include <pybind11/stl.h>  // std::optional
 
 #include <array>     // std::array
 #include <cmath>     // std::llround
 #include <optional>  // std::optional
 #include <string>    // std::string
 
+#include "asking.hpp"
 #include "breaker.hpp"
 
 namespace py = pybind11;
@@ -39,80 +40,102 @@ Jitter jitter_mode_of(const std::string& name) {
     return name == "full" ? Jitter::full : name == "equal" ? Jitter::equal : Jitter::spread;
 }
 
-struct Settings {
-    std::optional<std::int64_t> failure_threshold;
-    double reset_timeout, max_reset_timeout, probe_timeout;
-    std::uint32_t success_threshold, half_open_max;
-    bool lost_probe_fails;
-    double backoff_factor, jitter;
-    std::string jitter_mode;
-};
-
-BreakerConfig to_config(const Settings& given) {
-    BreakerConfig config;
-    config.failure_threshold = given.failure_threshold.value_or(kNoThreshold);
-    config.reset_timeout_ns = to_ns(given.reset_timeout);
-    config.max_reset_timeout_ns = to_ns(given.max_reset_timeout);
-    config.probe_timeout_ns = to_ns(given.probe_timeout);
-    config.success_threshold = given.success_threshold;
-    config.half_open_max = given.half_open_max;
-    config.lost_probe_fails = given.lost_probe_fails;
-    config.backoff_factor = given.backoff_factor;
-    config.jitter = given.jitter;
-    config.jitter_mode = jitter_mode_of(given.jitter_mode);
-    return config;
+// The rules of a breaker from what Python gives; None and False where there is no such rule.
+std::unique_ptr<Policy> make_policy(const py::kwargs& given) {
+    auto policy = std::make_unique<Policy>();
+    const auto seconds_ns = [&](const char* name) {
+        return given[name].is_none() ? 0 : to_ns(given[name].cast<double>());
+    };
+    const auto rate = [&](const char* name) {
+        return given[name].is_none() ? 0.0 : given[name].cast<double>();
+    };
+    BreakerConfig& config = policy->rules.config;
+    config.failure_threshold = given["failure_threshold"].is_none()
+                                   ? kNoThreshold
+                                   : given["failure_threshold"].cast<std::int64_t>();
+    config.reset_timeout_ns = seconds_ns("reset_timeout");
+    config.max_reset_timeout_ns = seconds_ns("max_reset_timeout");
+    config.probe_timeout_ns = seconds_ns("probe_timeout");
+    config.success_threshold = given["success_threshold"].cast<std::uint32_t>();
+    config.half_open_max = given["half_open_max"].cast<std::uint32_t>();
+    config.lost_probe_fails = given["lost_probe_fails"].cast<bool>();
+    config.backoff_factor = given["backoff_factor"].cast<double>();
+    config.jitter = given["jitter"].cast<double>();
+    config.jitter_mode = jitter_mode_of(given["jitter_mode"].cast<std::string>());
+    config.lump_interval_ns = seconds_ns("lump_interval");
+    config.enforce = given["enforce"].cast<double>();
+    config.has_active_probe = given["has_active_probe"].cast<bool>();
+    config.monitor_interval_ns = seconds_ns("monitor_interval");
+    config.max_in_flight =
+        given["max_in_flight"].is_none() ? 0 : given["max_in_flight"].cast<std::uint64_t>();
+    WindowConfig& rates = policy->rules.rates;
+    rates.count_calls = given["count_calls"].cast<bool>();
+    rates.failure_rate = rate("failure_rate");
+    rates.slow_rate = rate("slow_rate");
+    rates.slow_call_ns = rates.slow_rate > 0.0 ? seconds_ns("slow_call_duration") : 0;
+    rates.count_window = given["count_window"].cast<std::uint32_t>();
+    rates.time_window_ns = seconds_ns("time_window");
+    rates.minimum_calls = given["minimum_calls"].cast<std::uint32_t>();
+    Outcomes& outcomes = policy->outcomes;
+    outcomes.classify = or_null(given["classify"]);
+    outcomes.classify_result = or_null(given["classify_result"]);
+    outcomes.reopen_after = or_null(given["reopen_after"]);
+    outcomes.backoff = or_null(given["backoff"]);
+    outcomes.trip_on_failure = or_null(given["trip_on_failure"]);
+    outcomes.trip_on_verdict = or_null(given["trip_on_verdict"]);
+    outcomes.trip_on_admission = or_null(given["trip_on_admission"]);
+    outcomes.fallback = or_null(given["fallback"]);
+    outcomes.on_event = or_null(given["on_event"]);
+    outcomes.count_base_exceptions = given["count_base_exceptions"].cast<bool>();
+    return policy;
 }
 
-// Rates as None where there is no such rule.
-WindowConfig to_window_config(std::optional<double> failure_rate, std::optional<double> slow_rate,
-                              std::optional<double> slow_call_duration, std::uint32_t count_window,
-                              std::optional<double> time_window, std::uint32_t minimum_calls) {
-    WindowConfig config;
-    config.failure_rate = failure_rate.value_or(0.0);
-    config.slow_rate = slow_rate.value_or(0.0);
-    config.slow_call_ns = slow_rate ? to_ns(slow_call_duration.value_or(0.0)) : 0;
-    config.count_window = count_window;
-    config.time_window_ns = to_ns(time_window.value_or(0.0));
-    config.minimum_calls = minimum_calls;
-    return config;
-}
-
-std::unique_ptr<Breaker>
-make_breaker(py::str name, std::optional<std::int64_t> failure_threshold, double reset_timeout,
-             double max_reset_timeout, double probe_timeout, std::uint32_t success_threshold,
-             std::uint32_t half_open_max, bool lost_probe_fails, double backoff_factor,
-             double jitter, std::string jitter_mode, const WindowConfig& rates,
-             const py::object& classify, const py::object& classify_result,
-             const py::object& reopen_after, const py::object& fallback, const py::object& on_event,
-             bool count_base_exceptions, std::shared_ptr<ManualClock> clock,
-             std::shared_ptr<EventQueue> events) {
-    const BreakerConfig config = to_config(
-        {failure_threshold, reset_timeout, max_reset_timeout, probe_timeout, success_threshold,
-         half_open_max, lost_probe_fails, backoff_factor, jitter, std::move(jitter_mode)});
-    Outcomes outcomes{or_null(classify), or_null(classify_result), or_null(reopen_after),
-                      or_null(fallback), or_null(on_event),        count_base_exceptions};
-    return std::make_unique<Breaker>(std::move(name), config, rates, std::move(outcomes),
-                                     std::move(clock), std::move(events));
-}
-
-const char* state_name(const Breaker& breaker) {
-    return name_of(breaker.cell.phase(breaker.now_ns()));
-}
-
-// What opens by hand: no exception tells why.
-void record_by_hand(Breaker& breaker, const py::object& self, const Transition& done) {
-    if (done.after.phase() == Phase::open || done.after.phase() == Phase::forced_open) {
-        breaker.record_opening(self, nullptr, done.event);
+std::unique_ptr<Breaker> make_breaker(py::str name, py::object policy,
+                                      std::shared_ptr<ManualClock> clock,
+                                      std::shared_ptr<EventQueue> events) {
+    if (!py::isinstance<Policy>(policy)) {
+        throw py::type_error("policy must be a _core.Policy");
     }
-    breaker.tell(done);
+    return std::make_unique<Breaker>(std::move(name), std::move(policy), std::move(clock),
+                                     std::move(events));
 }
 
-void trip_now(const py::object& self, std::optional<double> retry_after) {
+// What the rules say, whether they are enforced or not.
+const char* judged_state_name(const Breaker& breaker) {
+    return name_of(breaker.cell.phase(breaker.policy().config(), breaker.now_ns()));
+}
+
+// The State that a call meets.
+const char* state_name(const Breaker& breaker) {
+    const Phase phase = breaker.cell.phase(breaker.policy().config(), breaker.now_ns());
+    const bool by_hand = phase == Phase::forced_open || phase == Phase::disabled;
+    return breaker.policy().config().enforce <= 0.0 && !by_hand ? "shadow" : name_of(phase);
+}
+
+void configure(const py::object& self, py::object policy) {
     auto& breaker = self.cast<Breaker&>();
-    const std::int64_t told_ns = retry_after ? to_ns(*retry_after) : kConfiguredWait;
-    const Transition done = breaker.cell.trip(breaker.now_ns(), told_ns);
+    breaker.adopt(std::move(policy));
+    const Word word = breaker.cell.load();
+    breaker.tell_change({word, word, Event::reconfigured});
+}
+
+// What opens by hand: no exception tells why, but whoever did it may.
+void record_by_hand(Breaker& breaker, const py::object& self, const Transition& done,
+                    const py::object& reason = {}) {
+    if (done.after.phase() == Phase::open || done.after.phase() == Phase::forced_open) {
+        breaker.record_opening(self, nullptr, done.event, reason);
+    }
+    breaker.tell(done, reason);
+}
+
+void trip_now(const py::object& self, std::optional<double> retry_after, const py::object& reason) {
+    auto& breaker = self.cast<Breaker&>();
+    const Policy& policy = breaker.policy();
+    const AskedWait asked = retry_after ? AskedWait{to_ns(*retry_after)}
+                                        : ask_backoff(policy, breaker.cell.step(), nullptr);
+    const Transition done = breaker.cell.trip(policy.rules, breaker.now_ns(), asked);
     if (done.is_news()) {
-        record_by_hand(breaker, self, done);
+        record_by_hand(breaker, self, done, or_null(reason));
     }
 }
 
@@ -121,30 +144,78 @@ std::int64_t end_ms(const Breaker& breaker, std::optional<double> seconds) {
     return seconds ? ceil_div(breaker.now_ns() + to_ns(*seconds), kNsPerMs) : Word::kNoEnd;
 }
 
-void force_open_now(const py::object& self, std::optional<double> seconds) {
+void force_open_now(const py::object& self, std::optional<double> seconds,
+                    const py::object& reason) {
     auto& breaker = self.cast<Breaker&>();
-    record_by_hand(breaker, self, breaker.cell.force_open(end_ms(breaker, seconds)));
+    const std::int64_t end = end_ms(breaker, seconds);
+    record_by_hand(breaker, self, breaker.cell.force_open(end, breaker.now_ns()), or_null(reason));
+}
+
+void disable_now(Breaker& breaker, std::optional<double> seconds, const py::object& reason) {
+    const std::int64_t end = end_ms(breaker, seconds);
+    breaker.tell(breaker.cell.disable(end, breaker.now_ns()), or_null(reason));
+}
+
+double retry_after(const Breaker& breaker) {
+    return to_seconds(breaker.cell.retry_after_ns(breaker.policy().config(), breaker.now_ns()));
+}
+
+// "closed->open" and how often, for those that happened.
+py::dict transitions_of(const Breaker& breaker) {
+    py::dict found;
+    for (std::size_t from = 0; from < kPhases; ++from) {
+        for (std::size_t to = 0; to < kPhases; ++to) {
+            const auto a = static_cast<Phase>(from);
+            const auto b = static_cast<Phase>(to);
+            const std::uint64_t count = breaker.cell.statistics().transitions(a, b);
+            if (count > 0) {
+                found[py::str("{}->{}").format(name_of(a), name_of(b))] = count;
+            }
+        }
+    }
+    return found;
+}
+
+// (rejections, slow calls, stale results) ever.
+py::tuple counters_of(const Breaker& breaker) {
+    const Totals totals = breaker.cell.statistics().totals(breaker.now_ns());
+    return py::make_tuple(totals.rejections, totals.slow, totals.stale);
 }
 
 py::dict snapshot_of(const py::object& self) {
     auto& breaker = self.cast<Breaker&>();
+    const Policy& policy = breaker.policy();
     const Word word = breaker.cell.load();
-    const Totals totals = breaker.cell.totals();
+    const std::int64_t now_ns = breaker.now_ns();
+    const Totals totals = breaker.cell.statistics().totals(now_ns);
     const bool half_open = word.phase() == Phase::half_open;
     py::dict found;
     found["state"] = state_name(breaker);
+    found["would_be"] = judged_state_name(breaker);
     found["generation"] = breaker.cell.widened(word);
     found["failure_count"] = breaker.cell.failure_count();
-    found["retry_after"] = to_seconds(breaker.cell.retry_after_ns(breaker.now_ns()));
+    found["retry_after"] = retry_after(breaker);
+    found["step"] = breaker.cell.step();
     found["probes_in_flight"] = half_open ? word.in_flight() : 0;
     found["probe_successes"] = half_open ? word.successes() : 0;
+    found["in_flight"] = breaker.cell.in_flight();
+    if (policy.is_recording()) {
+        found["successes"] = breaker.successes();
+    } else {
+        found["successes"] = py::none();
+    }
     found["failures"] = totals.failures;
+    found["slow"] = totals.slow;
     found["neutrals"] = totals.neutrals;
+    found["cancelled"] = totals.cancelled;
     found["rejections"] = totals.rejections;
+    found["unenforced"] = totals.unenforced;
     found["stale"] = totals.stale;
     found["transitions"] = totals.transitions;
-    const Windows* const windows = breaker.cell.windows();
-    const WindowCounts counts = windows != nullptr ? windows->counts() : WindowCounts{};
+    found["transitions_by_kind"] = transitions_of(breaker);
+    found["open_seconds"] = to_seconds(totals.open_ns);
+    const WindowCounts counts =
+        policy.is_recording() ? policy.rules.windows->counts(policy.rules.rates) : WindowCounts{};
     found["window_calls"] = counts.calls;
     found["window_failures"] = counts.failures;
     found["window_slow"] = counts.slow;
@@ -152,39 +223,66 @@ py::dict snapshot_of(const py::object& self) {
     return found;
 }
 
+// Whether the active probe is to run now. Asking for it also counts as having come for it.
+bool is_probe_due(Breaker& breaker) {
+    breaker.prober_came();
+    const BreakerConfig& config = breaker.policy().config();
+    const Admission next =
+        admit(breaker.cell.load(), config, breaker.now_ns(), kConfiguredWait, Asker::prober);
+    return config.has_active_probe && next.decision == Decision::admitted &&
+           next.next.phase() == Phase::half_open;
+}
+
 // (events, next position, lost, unfinished)
-py::tuple read_events(const EventQueue& queue, std::uint64_t after, bool skip) {
+py::tuple read_events(EventQueue& queue, std::uint64_t after, bool skip) {
     std::array<BreakerEvent, 64> events;
     const auto done = queue.ring().read(after, events.data(), events.size(), skip);
     py::list found;
     for (std::size_t i = 0; i < done.count; ++i) {
-        found.append(to_tuple(events[i]));
+        found.append(to_tuple(events[i], queue.take_detail(events[i])));
     }
     return py::make_tuple(found, done.next, done.lost, done.unfinished);
 }
 
 // The user's callables may lead back to the breaker, so the garbage collector must see them.
-void show_to_collector(PyHeapTypeObject* heap_type) {
+void show_policy_to_collector(PyHeapTypeObject* heap_type) {
+    PyTypeObject* const type = &heap_type->ht_type;
+    type->tp_flags |= Py_TPFLAGS_HAVE_GC;
+    type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) -> int {
+        Py_VISIT(Py_TYPE(self));
+        int result = 0;
+        if (py::detail::is_holder_constructed(self)) {
+            py::cast<Policy&>(py::handle(self)).outcomes.each([&](const py::object& one) {
+                if (one && result == 0) {
+                    result = visit(one.ptr(), arg);
+                }
+            });
+        }
+        return result;
+    };
+    type->tp_clear = [](PyObject* self) -> int {
+        if (py::detail::is_holder_constructed(self)) {
+            py::cast<Policy&>(py::handle(self)).outcomes = Outcomes{};
+        }
+        return 0;
+    };
+}
+
+void show_breaker_to_collector(PyHeapTypeObject* heap_type) {
     PyTypeObject* const type = &heap_type->ht_type;
     type->tp_flags |= Py_TPFLAGS_HAVE_GC;
     type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) -> int {
         Py_VISIT(Py_TYPE(self));
         if (py::detail::is_holder_constructed(self)) {
-            const Outcomes& outcomes = py::cast<Breaker&>(py::handle(self)).outcomes;
-            Py_VISIT(outcomes.classify.ptr());
-            Py_VISIT(outcomes.classify_result.ptr());
-            Py_VISIT(outcomes.reopen_after.ptr());
-            Py_VISIT(outcomes.fallback.ptr());
-            Py_VISIT(outcomes.on_event.ptr());
+            for (const py::object& policy : py::cast<Breaker&>(py::handle(self)).policies()) {
+                Py_VISIT(policy.ptr());
+            }
         }
         return 0;
     };
-    type->tp_clear = [](PyObject* self) -> int {
-        if (py::detail::is_holder_constructed(self)) {
-            py::cast<Breaker&>(py::handle(self)).outcomes = Outcomes{};
-        }
-        return 0;
-    };
+    // The policies stay, for guards that are called after the collector's clear; theirs is enough
+    // to break every cycle.
+    type->tp_clear = [](PyObject*) -> int { return 0; };
 }
 
 }  // namespace
@@ -213,53 +311,45 @@ void bind_breaker(py::module_& m) {
              "(events, position to go on from, events lost, whether it stopped at one that is "
              "being written); `skip` leaves such a one out.");
 
-    py::class_<WindowConfig>(m, "Rates", "The rate rules of a Breaker and their windows.")
-        .def(py::init(&to_window_config), py::kw_only(), py::arg("failure_rate").none(true),
-             py::arg("slow_rate").none(true), py::arg("slow_call_duration").none(true),
-             py::arg("count_window"), py::arg("time_window").none(true), py::arg("minimum_calls"),
-             "Shares from 0 to 1, times in seconds; None: no such rule, no such window.");
+    py::class_<Policy>(m, "Policy", "The rules of a Breaker and the user's functions in them.",
+                       py::custom_type_setup(show_policy_to_collector))
+        .def(py::init(&make_policy));
 
     py::class_<Breaker>(m, "Breaker", "The native half of a CircuitBreaker.",
-                        py::custom_type_setup(show_to_collector))
-        .def(py::init(&make_breaker), py::kw_only(), py::arg("name"),
-             py::arg("failure_threshold").none(true), py::arg("reset_timeout"),
-             py::arg("max_reset_timeout"), py::arg("probe_timeout"), py::arg("success_threshold"),
-             py::arg("half_open_max"), py::arg("lost_probe_fails"), py::arg("backoff_factor"),
-             py::arg("jitter"), py::arg("jitter_mode"), py::arg("rates"),
-             py::arg("classify").none(true), py::arg("classify_result").none(true),
-             py::arg("reopen_after").none(true), py::arg("fallback").none(true),
-             py::arg("on_event").none(true), py::arg("count_base_exceptions"),
+                        py::custom_type_setup(show_breaker_to_collector))
+        .def(py::init(&make_breaker), py::kw_only(), py::arg("name"), py::arg("policy"),
              py::arg("clock").none(true), py::arg("events").none(false),
-             "Times in seconds. `clock` None: the monotonic clock.")
+             "`clock` None: the monotonic clock.")
+        .def("configure", &configure, py::arg("policy"),
+             "From now on calls go by these rules; those in flight go on by theirs.")
         .def("state", &state_name, "The State's name as a call would meet it; consumes no probe.")
-        .def(
-            "retry_after",
-            [](const Breaker& b) { return to_seconds(b.cell.retry_after_ns(b.now_ns())); },
-            "Seconds until a call may be admitted; 0.0 if one may now.")
+        .def("retry_after", &retry_after,
+             "Seconds until a call may be admitted; 0.0 if one may now.")
         .def(
             "failure_count", [](const Breaker& b) { return b.cell.failure_count(); },
             "Failures in a row, failed probes included.")
         .def("snapshot", &snapshot_of, "Everything that is known now, by name.")
         .def_property_readonly("id", &Breaker::id, "The breaker's number in its events.")
-        .def("trip", &trip_now, py::arg("retry_after").none(true),
+        .def("counters", &counters_of, "(rejections, slow calls, stale results) ever.")
+        .def("is_probe_due", &is_probe_due, "Whether the active probe is to run now.")
+        .def("trip", &trip_now, py::arg("retry_after").none(true), py::arg("reason").none(true),
              "Open now, for so many seconds; None: the configured wait.")
         .def("force_open", &force_open_now, py::arg("seconds").none(true),
+             py::arg("reason").none(true),
              "Reject every call for so many seconds; None: until released.")
+        .def("disable", &disable_now, py::arg("seconds").none(true), py::arg("reason").none(true),
+             "Admit every call, count none; None: until released.")
         .def(
-            "disable",
-            [](Breaker& b, std::optional<double> seconds) {
-                b.tell(b.cell.disable(end_ms(b, seconds)));
-            },
-            py::arg("seconds").none(true), "Admit every call, count none; None: until released.")
-        .def(
-            "release", [](Breaker& b) { b.tell(b.cell.release(b.now_ns())); },
+            "release", [](Breaker& b) { b.tell(b.cell.release(b.policy().rules, b.now_ns())); },
             "Give control back to the rules.")
         .def(
-            "reset", [](Breaker& b) { b.tell(b.cell.reset(b.now_ns())); }, "Close now.")
+            "reset", [](Breaker& b) { b.tell(b.cell.reset(b.policy().rules, b.now_ns())); },
+            "Close now.")
         .def(
             "after_fork",
             [](Breaker& b, std::uint64_t pid) {
                 b.cell.after_fork(pid << 32 ^ static_cast<std::uint64_t>(monotonic_ns()));
+                b.prober_came();  // the parent's thread that would is not here
             },
             py::arg("pid"), "In a forked child: give up the parent's probes, draw other waits.");
 }

@@ -1,6 +1,11 @@
 #include "breaker.hpp"
 
+#include <algorithm>  // std::find, std::none_of
+
+#include "asking.hpp"
 #include "exceptions.hpp"
+#include "guard.hpp"
+#include "probe_scope.hpp"
 
 namespace py = pybind11;
 
@@ -33,6 +38,8 @@ const char* name_of(Event event) noexcept {
         return "failure_rate";
     case Event::slow_rate:
         return "slow_rate";
+    case Event::custom:
+        return "custom";
     case Event::timeout:
         return "timeout";
     case Event::probe_lost:
@@ -47,97 +54,87 @@ const char* name_of(Event event) noexcept {
         return "reset";
     case Event::forked:
         return "forked";
+    case Event::reconfigured:
+        return "reconfigured";
     default:
         return "manual";
     }
 }
 
-// Asks one of the user's callables; null where it raises, which our Python prevents.
-py::object ask(const py::object& callable, PyObject* argument) noexcept {
-    PyObject* const answer = PyObject_CallOneArg(callable.ptr(), argument);
-    if (answer == nullptr) {
-        PyErr_WriteUnraisable(callable.ptr());
+// For how long a verdict opens the circuit, if it does: asked only where it may.
+AskedWait ask_wait(const Breaker& breaker, const Call& call, const Outcome& outcome,
+                   bool slow) noexcept {
+    if (outcome.verdict != Verdict::failure) {
+        // Inconclusive probes open too, and so may a slow call.
+        const bool inconclusive = call.token.is_probe() && outcome.verdict == Verdict::neutral;
+        return inconclusive || slow
+                   ? ask_backoff(*call.policy, breaker.cell.step(), outcome.subject())
+                   : AskedWait{};
     }
-    return py::reinterpret_steal<py::object>(answer);
-}
-
-Verdict ask_verdict(const py::object& callable, PyObject* argument, Verdict otherwise) noexcept {
-    const py::object answer = ask(callable, argument);
-    const long code = answer ? PyLong_AsLong(answer.ptr()) : -1;
-    if (code < 0 || code > static_cast<long>(Verdict::neutral)) {
-        PyErr_Clear();
-        return otherwise;
-    }
-    return static_cast<Verdict>(code);
-}
-
-std::int64_t ask_wait_ns(const Breaker& breaker, PyObject* exception_or_result) noexcept {
-    if (!breaker.outcomes.reopen_after) {
-        return kConfiguredWait;
-    }
-    const py::object answer = ask(breaker.outcomes.reopen_after, exception_or_result);
-    const double seconds = answer && !answer.is_none() ? PyFloat_AsDouble(answer.ptr()) : -1.0;
-    if (!(seconds >= 0.0)) {
-        PyErr_Clear();
-        return kConfiguredWait;
-    }
-    const double longest = static_cast<double>(breaker.cell.config().max_reset_timeout_ns);
-    return static_cast<std::int64_t>(std::min(seconds * kNsPerSecond, longest));
-}
-
-Verdict classify(const ModuleState& state, const Breaker& breaker, PyObject* exception) noexcept {
-    if (is_instance(exception, PyExc_StopIteration) ||
-        is_instance(exception, PyExc_StopAsyncIteration)) {
-        return Verdict::success;  // the iterator protocol, not a failure
-    }
-    // Our own shortage of stack or memory says nothing about the dependency, nor does another
-    // circuit that is open; nor do cancellation, Ctrl-C and exit.
-    const bool counts =
-        is_instance(exception, PyExc_Exception) || breaker.outcomes.count_base_exceptions;
-    if (!counts || is_instance(exception, PyExc_RecursionError) ||
-        is_instance(exception, PyExc_MemoryError) ||
-        PyType_IsSubtype(Py_TYPE(exception), state.open_error_type) != 0) {
-        return Verdict::neutral;
-    }
-    return breaker.outcomes.classify
-               ? ask_verdict(breaker.outcomes.classify, exception, Verdict::failure)
-               : Verdict::failure;
-}
-
-// The ContextVar holds a chain of links: the probes that the running task or thread is inside of.
-// A link is a list, [breaker's id, generation or None, outer link or None]. It loses its generation
-// when the probe ends, because it may do so where the variable cannot be reset: an attempt that
-// ends on another thread would else leave its privilege behind.
-enum LinkItem : Py_ssize_t { kBreakerId, kGeneration, kOuter };
-
-bool has_ended(py::handle link) {
-    return Py_IsNone(PyList_GET_ITEM(link.ptr(), kGeneration)) != 0;
-}
-
-// The innermost link that has not ended, or None.
-py::object current_link(const ModuleState& state) {
-    PyObject* value = nullptr;
-    if (PyContextVar_Get(state.probe_scope, Py_None, &value) < 0) {
-        throw py::error_already_set();
-    }
-    auto link = py::reinterpret_steal<py::object>(value);
-    while (!link.is_none() && has_ended(link)) {
-        link = py::reinterpret_borrow<py::object>(PyList_GET_ITEM(link.ptr(), kOuter));
-    }
-    return link;
-}
-
-bool inside_probe(const ModuleState& state, const Breaker& breaker, Word word) {
-    for (py::object link = current_link(state); !link.is_none();) {
-        const auto items = py::reinterpret_borrow<py::list>(link);
-        const py::object generation = items[kGeneration];
-        if (!generation.is_none() && items[kBreakerId].cast<std::uint64_t>() == breaker.id() &&
-            generation.cast<std::uint64_t>() == word.generation()) {
-            return true;
+    if (outcome.subject() != nullptr) {
+        if (const AskedWait told = ask_reopen_after(*call.policy, outcome.subject());
+            told.is_asked()) {
+            return told;
         }
-        link = items[kOuter];
     }
-    return false;
+    const Word word = breaker.cell.load();
+    const auto threshold = static_cast<std::uint64_t>(call.policy->config().failure_threshold);
+    const bool may_open = call.token.is_probe() || call.policy->is_recording() ||
+                          (word.phase() == Phase::closed && word.failures() + 1 >= threshold);
+    const std::uint32_t attempt = breaker.cell.step() + (call.token.is_probe() ? 1 : 0);
+    return may_open ? ask_backoff(*call.policy, attempt, outcome.subject()) : AskedWait{};
+}
+
+// Opens the circuit if one of the user's rules wants it, and it is still in that generation.
+void ask_to_trip(Breaker& breaker, py::handle self, const Policy& policy, const py::object& rule,
+                 std::uint64_t generation, const Outcome& outcome) noexcept {
+    const py::object why = ask_rule(rule, self, outcome.subject());
+    if (why) {
+        breaker.trip_by_rule(self, policy, generation, why, outcome.exception);
+    }
+}
+
+// Before the admission of a call to a closed circuit.
+void ask_at_admission(Breaker& breaker, py::handle self, const Policy& policy) noexcept {
+    const Word word = breaker.cell.load();
+    if (word.phase() != Phase::closed) {
+        return;
+    }
+    const std::uint64_t most = policy.config().max_in_flight;
+    if (policy.limits_in_flight() && breaker.cell.in_flight() >= most) {
+        const auto why = py::reinterpret_steal<py::object>(PyUnicode_FromFormat(
+            "%llu calls in flight", static_cast<unsigned long long>(breaker.cell.in_flight())));
+        if (why) {
+            breaker.trip_by_rule(self, policy, word.generation(), why, nullptr);
+        } else {
+            PyErr_Clear();
+        }
+        return;
+    }
+    ask_to_trip(breaker, self, policy, policy.outcomes.trip_on_admission, word.generation(), {});
+}
+
+// A lost probe may open the circuit, in the admission of whoever finds it lost.
+AskedWait ask_wait_of_lost_probe(const Breaker& breaker, const Policy& policy) noexcept {
+    const bool may_open =
+        policy.config().lost_probe_fails && breaker.cell.load().phase() == Phase::half_open;
+    return may_open ? ask_backoff(policy, breaker.cell.step() + 1, nullptr) : AskedWait{};
+}
+
+// What takes the place of a rejection: a call inside a probe runs as part of it, and where the
+// rules are not enforced, or not always, a call runs unrecorded.
+std::optional<TokenKind> excuse(const ModuleState& state, Breaker& breaker, const Policy& policy,
+                                const Admission& rejection) {
+    if (rejection.decision == Decision::rejected_probing &&
+        inside_probe(state, breaker, rejection.next)) {
+        return TokenKind::nested;
+    }
+    if (rejection.decision == Decision::rejected_forced ||
+        breaker.cell.draw_enforced(policy.config())) {
+        return std::nullopt;
+    }
+    breaker.cell.statistics().count_unenforced();
+    return TokenKind::unrecorded;
 }
 
 }  // namespace
@@ -158,17 +155,75 @@ const char* name_of(Phase phase) noexcept {
     return "disabled";
 }
 
-py::tuple to_tuple(const BreakerEvent& event) {
+py::tuple to_tuple(const BreakerEvent& event, const py::object& detail) {
     return py::make_tuple(event.breaker_id, event.generation, event.at_ns, event.wall_ns,
-                          name_of(event.from()), name_of(event.to()), name_of(event.reason()));
+                          name_of(event.from()), name_of(event.to()), name_of(event.reason()),
+                          event.is_shadow(), detail);
 }
 
-void Breaker::record_opening(py::handle self, PyObject* exception, Event cause) noexcept {
+void Breaker::adopt(py::object adopted) {
+    auto& policy = adopted.cast<Policy&>();
+    const Policy* const before = policy_.load(std::memory_order_relaxed);  // relaxed: ours alone
+    const bool had_windows = before != nullptr && before->rules.windows;
+    if (policy.rules.rates.is_recording() && !policy.rules.windows) {
+        const bool same = had_windows && before->rules.rates.same_windows(policy.rules.rates);
+        policy.rules.windows = same ? before->rules.windows
+                                    : std::make_shared<Windows>(policy.rules.rates, kExclusive);
+    } else if (policy.rules.windows &&
+               !(had_windows && before->rules.windows == policy.rules.windows)) {
+        policy.rules.windows->restart(now_ns());  // adopted before: what it held is old
+    }
+    if (std::none_of(policies_.begin(), policies_.end(),
+                     [&](const py::object& one) { return one.is(adopted); })) {
+        policies_.push_back(std::move(adopted));
+    }
+    // release: pairs with the acquire load in policy()
+    policy_.store(&policy, std::memory_order_release);
+    const std::scoped_lock lock{guards_mutex_};
+    for (Guard* guard = guards_; guard != nullptr; guard = guard->next) {
+        set_policy(*guard, policy);
+    }
+}
+
+void Breaker::add(Guard& guard) {
+    const std::scoped_lock lock{guards_mutex_};
+    guard.next = guards_;
+    guard.previous = nullptr;
+    if (guards_ != nullptr) {
+        guards_->previous = &guard;
+    }
+    guards_ = &guard;
+    set_policy(guard, policy());
+}
+
+void Breaker::remove(Guard& guard) noexcept {
+    const std::scoped_lock lock{guards_mutex_};
+    (guard.previous != nullptr ? guard.previous->next : guards_) = guard.next;
+    if (guard.next != nullptr) {
+        guard.next->previous = guard.previous;
+    }
+}
+
+std::uint64_t Breaker::successes() const {
+    std::uint64_t sum = cell.statistics().totals(0).successes;
+    std::vector<const Windows*> seen;
+    for (const py::object& one : policies_) {
+        const Windows* const windows = one.cast<const Policy&>().rules.windows.get();
+        if (windows != nullptr && std::find(seen.begin(), seen.end(), windows) == seen.end()) {
+            seen.push_back(windows);
+            sum += windows->successes();
+        }
+    }
+    return sum;
+}
+
+void Breaker::record_opening(py::handle self, PyObject* exception, Event cause,
+                             const py::object& detail) noexcept {
     try {
         const py::object last_error = exception != nullptr ? describe(exception) : py::none();
         py::object details =
             py::make_tuple(cell.failure_count(), static_cast<double>(wall_ns()) / kNsPerSecond,
-                           last_error, name_of(cause));
+                           last_error, name_of(cause), detail ? detail : py::none());
         const py::scoped_critical_section lock{self};
         std::swap(details_, details);  // the old one is released after the lock
     } catch (py::error_already_set& error) {
@@ -176,127 +231,132 @@ void Breaker::record_opening(py::handle self, PyObject* exception, Event cause) 
     }
 }
 
-PyObject* enter_scope(const ModuleState& state, const Breaker& breaker, Token token) noexcept {
-    if (!token.is_probe()) {
-        return nullptr;
-    }
-    try {
-        py::list link(3);
-        link[kBreakerId] = breaker.id();
-        link[kGeneration] = token.generation;
-        link[kOuter] = current_link(state);
-        const auto reset =
-            py::reinterpret_steal<py::object>(PyContextVar_Set(state.probe_scope, link.ptr()));
-        if (!reset) {
-            throw py::error_already_set();
-        }
-        return py::make_tuple(link, reset).release().ptr();
-    } catch (py::error_already_set& error) {
-        // Without the mark calls inside this probe are rejected: safe, if strict.
-        error.discard_as_unraisable("memguard_native: entering a probe");
-        return nullptr;
+void Breaker::tell(const Transition& done, const py::object& detail) noexcept {
+    if (done.is_news()) {
+        tell_change(done, detail);
     }
 }
 
-void leave_scope(const ModuleState& state, PyObject*& scope) noexcept {
-    if (scope == nullptr) {
-        return;
-    }
-    PyObject* const exception = PyErr_Occurred() != nullptr ? take_exception() : nullptr;
-    PyList_SetItem(PyTuple_GET_ITEM(scope, 0), kGeneration, Py_NewRef(Py_None));
-    // Fails in another context than it was set in: there the ended link stays, and means nothing.
-    if (PyContextVar_Reset(state.probe_scope, PyTuple_GET_ITEM(scope, 1)) < 0) {
-        PyErr_Clear();
-    }
-    Py_CLEAR(scope);
-    if (exception != nullptr) {
-        put_exception(exception);
-    }
-}
-
-void Breaker::tell(const Transition& done) noexcept {
-    if (!done.is_news()) {
-        return;
-    }
-    const BreakerEvent event{
-        id_, cell.widened(done.after), now_ns(), wall_ns(),
-        BreakerEvent::pack(done.before.phase(), done.after.phase(), done.event)};
-    events_->push(event);
-    if (outcomes.on_event) {
+void Breaker::tell_change(const Transition& done, const py::object& detail) noexcept {
+    const Policy& rules = policy();
+    const BreakerEvent event{id_, cell.widened(done.after), now_ns(), wall_ns(),
+                             BreakerEvent::pack(done.before.phase(), done.after.phase(), done.event,
+                                                rules.config().enforce <= 0.0)};
+    events_->push(event, detail);
+    if (rules.outcomes.on_event) {
         try {
-            outcomes.on_event(to_tuple(event));
+            const py::object listener = rules.outcomes.on_event;
+            listener(to_tuple(event, detail ? detail : py::none()));
         } catch (py::error_already_set& error) {
             error.discard_as_unraisable("memguard_native: telling an event");
         }
     }
 }
 
-std::optional<Token> enter(const ModuleState& state, Breaker& breaker, py::handle self) noexcept {
-    const Admission admission = breaker.cell.admit(breaker.admission_time_ns());
+void Breaker::trip_by_rule(py::handle self, const Policy& rules, std::uint64_t generation,
+                           const py::object& why, PyObject* exception) noexcept {
+    const AskedWait asked = ask_backoff(rules, cell.step(), exception);
+    const Transition done = cell.trip_by_rule(rules.rules, generation, now_ns(), asked);
+    if (done.opened()) {
+        record_opening(self, exception, done.event, why);
+        tell(done, why);
+    }
+}
+
+std::optional<Call> enter(const ModuleState& state, Breaker& breaker, py::handle self,
+                          const Policy& policy, Asker asker) noexcept {
+    if (policy.asks_at_admission()) {
+        ask_at_admission(breaker, self, policy);
+    }
+    const AskedWait asked = ask_wait_of_lost_probe(breaker, policy);
+    const Admission admission =
+        breaker.cell.admit(policy.rules, breaker.admission_time_ns(policy), asker, asked);
     const Transition done{admission.before, admission.next, admission.event};
     if (done.opened()) {
         breaker.record_opening(self, nullptr, done.event);
     }
     breaker.tell(done);
+    Token token;
     if (admission.decision == Decision::admitted) {
-        Token token = admission.token();
-        token.started_ns = breaker.is_timing() ? breaker.call_time_ns() : 0;
-        return token;
-    }
-    try {
-        if (admission.decision == Decision::rejected_probing &&
-            inside_probe(state, breaker, admission.next)) {
-            return Token{admission.next.generation(), TokenKind::nested};
+        token = admission.token();
+    } else {
+        std::optional<TokenKind> excused;
+        try {
+            excused = excuse(state, breaker, policy, admission);
+        } catch (py::error_already_set& error) {
+            error.restore();
+            return std::nullopt;
         }
-    } catch (py::error_already_set& error) {
-        error.restore();
-        return std::nullopt;
+        if (!excused) {
+            breaker.cell.statistics().count_rejection(Breaker::kExclusive);
+            if (admission.awaits_prober) {
+                breaker.call_prober();
+            }
+            raise_open_error(state, breaker, self, admission);
+            return std::nullopt;
+        }
+        token = {admission.next.generation(), *excused};
     }
-    breaker.cell.count_rejection(Breaker::kExclusive);
-    raise_open_error(state, breaker, self, admission);
-    return std::nullopt;
+    token.started_ns = policy.is_timing() ? breaker.call_time_ns(policy) : 0;
+    if (policy.limits_in_flight()) {
+        breaker.cell.begin_flight();
+    }
+    return Call{token, &policy, policy.limits_in_flight()};
 }
 
-void leave(Breaker& breaker, py::handle self, Token token, Verdict verdict, PyObject* exception,
-           std::int64_t told_ns) noexcept {
-    if (!token.counts()) {
+void leave(Breaker& breaker, py::handle self, const Call& call, const Outcome& outcome) noexcept {
+    if (call.is_in_flight) {
+        breaker.cell.end_flight();
+    }
+    if (!call.token.counts()) {
         return;
     }
+    const Policy& policy = *call.policy;
+    const Ending ending{outcome.verdict, breaker.is_slow(call), outcome.is_cancellation};
+    const AskedWait asked = ask_wait(breaker, call, outcome, ending.slow);
     const Transition done =
-        breaker.cell.settle(token, verdict, breaker.now_ns(), told_ns, breaker.is_slow(token));
+        breaker.cell.settle(policy.rules, call.token, ending, breaker.now_ns(), asked);
     if (done.opened()) {
-        breaker.record_opening(self, exception, done.event);
+        breaker.record_opening(self, outcome.exception, done.event);
     }
     breaker.tell(done);
-}
-
-void leave_failing(const ModuleState& state, Breaker& breaker, py::handle self, Token token,
-                   PyObject* exception) noexcept {
-    if (!token.counts()) {
+    const bool is_closed = !call.token.is_probe() && !done.is_news() && done.event != Event::stale;
+    if (!is_closed) {
         return;
     }
-    const Verdict verdict = classify(state, breaker, exception);
-    const bool failed = verdict == Verdict::failure;
-    leave(breaker, self, token, verdict, exception,
-          failed ? ask_wait_ns(breaker, exception) : kConfiguredWait);
+    if (outcome.verdict == Verdict::failure) {
+        ask_to_trip(breaker, self, policy, policy.outcomes.trip_on_failure, call.token.generation,
+                    outcome);
+    }
+    ask_to_trip(breaker, self, policy, policy.outcomes.trip_on_verdict, call.token.generation,
+                outcome);
+}
+
+void leave_failing(const ModuleState& state, Breaker& breaker, py::handle self, const Call& call,
+                   PyObject* exception) noexcept {
+    Outcome outcome;
+    outcome.exception = exception;
+    if (call.token.counts()) {
+        outcome.verdict = classify(state, *call.policy, exception, outcome.is_cancellation);
+    }
+    leave(breaker, self, call, outcome);
 }
 
 void leave_raising(const ModuleState& state, Breaker& breaker, py::handle self,
-                   Token token) noexcept {
+                   const Call& call) noexcept {
     PyObject* const exception = take_exception();
-    leave_failing(state, breaker, self, token, exception);
+    leave_failing(state, breaker, self, call, exception);
     put_exception(exception);
 }
 
-void leave_returning(Breaker& breaker, py::handle self, Token token, PyObject* result) noexcept {
-    if (!token.counts() || !breaker.outcomes.classify_result) {
-        leave(breaker, self, token, Verdict::success);
-        return;
+void leave_returning(Breaker& breaker, py::handle self, const Call& call,
+                     PyObject* result) noexcept {
+    Outcome outcome;
+    outcome.result = result;
+    if (call.token.counts()) {
+        outcome.verdict = classify_result(*call.policy, result);
     }
-    const Verdict verdict = ask_verdict(breaker.outcomes.classify_result, result, Verdict::success);
-    const bool failed = verdict == Verdict::failure;
-    leave(breaker, self, token, verdict, nullptr,
-          failed ? ask_wait_ns(breaker, result) : kConfiguredWait);
+    leave(breaker, self, call, outcome);
 }
 
 void raise_open_error(const ModuleState& state, const Breaker& breaker, py::handle self,

@@ -18,9 +18,17 @@ class EventQueue {
     // before arm().
     explicit EventQueue(pybind11::object wake) : wake_(std::move(wake)) {}
 
-    // Needs the GIL, and no error may be set. Never raises.
-    void push(const BreakerEvent& event) noexcept {
+    // Needs the GIL, and no error may be set. Never raises. `detail`: a text, or null.
+    void push(const BreakerEvent& event, const pybind11::object& detail) noexcept {
+        if (detail) {
+            keep(event, detail);
+        }
         ring_.push(event);
+        wake();
+    }
+
+    // The same without an event: somebody wants the reader to look about.
+    void wake() noexcept {
         // acq_rel: whoever is woken sees the event; pairs with the store in arm()
         if (armed_.exchange(false, std::memory_order_acq_rel)) {
             PyObject* const done = PyObject_CallNoArgs(wake_.ptr());
@@ -29,6 +37,11 @@ class EventQueue {
             }
             Py_XDECREF(done);
         }
+    }
+
+    // The text that was pushed with the event, or None; it is given once.
+    [[nodiscard]] pybind11::object take_detail(const BreakerEvent& event) {
+        return details_.attr("pop")(key(event), pybind11::none());
     }
 
     // Asks to be woken by the next event. Read after it: an event before it wakes nobody.
@@ -45,7 +58,23 @@ class EventQueue {
     [[nodiscard]] const Ring& ring() const noexcept { return ring_; }
 
   private:
+    [[nodiscard]] static pybind11::tuple key(const BreakerEvent& event) {
+        return pybind11::make_tuple(event.breaker_id, event.generation);
+    }
+
+    void keep(const BreakerEvent& event, const pybind11::object& detail) noexcept {
+        try {
+            if (details_.size() >= kCapacity) {  // those of events that the ring has lost
+                details_.clear();
+            }
+            details_[key(event)] = detail;
+        } catch (pybind11::error_already_set& error) {
+            error.discard_as_unraisable("memguard_native: keeping the detail of an event");
+        }
+    }
+
     pybind11::object wake_;
+    pybind11::dict details_;  // of events in the ring
     std::atomic<bool> armed_{true};
     std::atomic<std::uint64_t> next_id_{0};
     Ring ring_;

@@ -4,6 +4,7 @@
 // dropped, the verdict is neutral. A step of an asynchronous generator is an awaitable of its own,
 // AsyncGeneratorStep, which asks for admission when it is first awaited.
 #include "exceptions.hpp"
+#include "probe_scope.hpp"
 #include "stepper.hpp"
 
 namespace py = pybind11;
@@ -129,7 +130,7 @@ PySendResult step_send(PyObject* object, PyObject* value, PyObject** result) {
         const Stepper* const generator = self->generator;
         const bool running = generator->stage == Stage::running;
         const ProbeScope scope{state, *generator->guard->breaker,
-                               running ? generator->token : Token{}};
+                               running ? generator->call.token : Token{}};
         sent = PyIter_Send(self->inner, value, result);
     }
     if (sent != PYGEN_NEXT) {

@@ -4,6 +4,7 @@
 // store, no allocation, no reference count. All else is in the cold functions.
 #include "guard.hpp"
 
+#include "probe_scope.hpp"
 #include "stepper.hpp"
 #include "vectorcall.hpp"
 
@@ -14,45 +15,46 @@ namespace {
 
 // The call ended and something is to be told: it raised, the word is not what it was, or its
 // result is to be judged.
-[[gnu::noinline, gnu::cold]] PyObject* finish(Guard* guard, Token token, PyObject* result) {
+[[gnu::noinline, gnu::cold]] PyObject* finish(Guard* guard, const Call& call, PyObject* result) {
     if (result == nullptr) {
         leave_raising(state_of(reinterpret_cast<PyObject*>(guard)), *guard->breaker, guard->core,
-                      token);
+                      call);
     } else {
-        leave_returning(*guard->breaker, guard->core, token, result);
+        leave_returning(*guard->breaker, guard->core, call, result);
     }
     return result;
 }
 
 [[gnu::noinline, gnu::cold]] PyObject* finish_healthy(Guard* guard, std::uint64_t word,
-                                                      PyObject* result) {
-    return finish(guard, Token{Word{word}.generation()}, result);
+                                                      const Policy* policy, PyObject* result) {
+    return finish(guard, Call{Token{Word{word}.generation()}, policy}, result);
 }
 
 // A rejected call, its error set: the fallback answers it, if there is one.
-[[gnu::noinline, gnu::cold]] PyObject* reject(Guard* guard, PyObject* const* args,
+[[gnu::noinline, gnu::cold]] PyObject* reject(const Policy& policy, PyObject* const* args,
                                               std::size_t nargsf, PyObject* kwnames) {
-    if (!guard->breaker->outcomes.fallback) {
+    if (!policy.outcomes.fallback) {
         return nullptr;
     }
-    const py::object fallback = guard->breaker->outcomes.fallback;  // may be cleared by the call
+    const py::object fallback = policy.outcomes.fallback;  // may be cleared by the call
     PyErr_Clear();
     return PyObject_Vectorcall(fallback.ptr(), args, nargsf, kwnames);
 }
 
-[[gnu::noinline, gnu::cold]] PyObject* call_unhealthy(Guard* guard, PyObject* const* args,
-                                                      std::size_t nargsf, PyObject* kwnames) {
+[[gnu::noinline, gnu::cold]] PyObject* call_unhealthy(Guard* guard, const Policy& policy,
+                                                      PyObject* const* args, std::size_t nargsf,
+                                                      PyObject* kwnames) {
     const ModuleState& state = state_of(reinterpret_cast<PyObject*>(guard));
-    const std::optional<Token> token = enter(state, *guard->breaker, guard->core);
-    if (!token) {
-        return reject(guard, args, nargsf, kwnames);
+    const std::optional<Call> call = enter(state, *guard->breaker, guard->core, policy);
+    if (!call) {
+        return reject(policy, args, nargsf, kwnames);
     }
     PyObject* result = nullptr;
     {
-        const ProbeScope scope{state, *guard->breaker, *token};
+        const ProbeScope scope{state, *guard->breaker, call->token};
         result = call_target(guard->function, args, nargsf, kwnames);
     }
-    return finish(guard, *token, result);
+    return finish(guard, *call, result);
 }
 
 // A plain function that returns a coroutine is protected while it makes the coroutine, not while
@@ -75,16 +77,17 @@ namespace {
 [[gnu::aligned(4096)]] PyObject* guard_vectorcall(PyObject* self, PyObject* const* args,
                                                   std::size_t nargsf, PyObject* kwnames) {
     Guard* const guard = as_guard(self);
+    const Policy* const policy = &guard->current_policy();
     // pairs with: the release half of the compare_exchange in BreakerCell::apply()
     const std::uint64_t word = guard->word->load(std::memory_order_acquire);
     if (!healthy(word)) [[unlikely]] {
-        return call_unhealthy(guard, args, nargsf, kwnames);
+        return call_unhealthy(guard, *policy, args, nargsf, kwnames);
     }
     PyObject* const result = call_target(guard->function, args, nargsf, kwnames);
     // relaxed: only compared; whatever differs is read again with acquire on the cold path
     const bool same = guard->word->load(std::memory_order_relaxed) == word;
     if (result == nullptr || !same) [[unlikely]] {
-        return finish_healthy(guard, word, result);
+        return finish_healthy(guard, word, policy, result);
     }
     if (Py_TYPE(result) == &PyCoro_Type) [[unlikely]] {
         return warn_unprotected(guard, result);
@@ -92,35 +95,45 @@ namespace {
     return result;
 }
 
-// Where rates are watched, a healthy call is counted, and where slow calls are, it is timed.
+// Where calls are counted, a healthy call is told to the windows, and where slow calls are watched
+// for, it is timed.
 template <bool kTimed>
 PyObject* guard_vectorcall_recorded(PyObject* self, PyObject* const* args, std::size_t nargsf,
                                     PyObject* kwnames) {
     Guard* const guard = as_guard(self);
+    const Policy* const policy = &guard->current_policy();
+    Windows* const windows = policy->rules.windows.get();
+    if (windows == nullptr) [[unlikely]] {  // the rules were replaced a moment ago
+        return guard_vectorcall(self, args, nargsf, kwnames);
+    }
     // pairs with: the release half of the compare_exchange in BreakerCell::apply()
     const std::uint64_t word = guard->word->load(std::memory_order_acquire);
     if (!healthy(word)) [[unlikely]] {
-        return call_unhealthy(guard, args, nargsf, kwnames);
+        return call_unhealthy(guard, *policy, args, nargsf, kwnames);
     }
     Breaker* const breaker = guard->breaker;
-    const std::int64_t started_ns = kTimed ? breaker->call_time_ns() : 0;
+    const std::int64_t started_ns = kTimed ? breaker->call_time_ns(*policy) : 0;
     PyObject* const result = call_target(guard->function, args, nargsf, kwnames);
-    Windows* const windows = breaker->cell.windows();
-    const std::int64_t ended_ns = kTimed || windows->needs_time() ? breaker->call_time_ns() : 0;
-    const bool slow = kTimed && ended_ns - started_ns >= windows->config().slow_call_ns;
+    const std::int64_t ended_ns =
+        kTimed || windows->needs_time() ? breaker->call_time_ns(*policy) : 0;
+    const bool slow =
+        kTimed && policy->is_timing() && ended_ns - started_ns >= policy->slow_call_ns();
     // relaxed: only compared; whatever differs is read again with acquire on the cold path
     const bool same = guard->word->load(std::memory_order_relaxed) == word;
     if (result == nullptr || !same || slow) [[unlikely]] {
-        return finish(guard, Token{Word{word}.generation(), TokenKind::normal, started_ns}, result);
+        return finish(guard, Call{{Word{word}.generation(), TokenKind::normal, started_ns}, policy},
+                      result);
     }
     windows->success(ended_ns);
     return result;
 }
 
-// Where results are judged, every call has something to tell.
-PyObject* guard_vectorcall_judged(PyObject* self, PyObject* const* args, std::size_t nargsf,
+// Where results are judged, calls in flight are limited, or rules are asked at each call, every
+// call has something to tell.
+PyObject* guard_vectorcall_asking(PyObject* self, PyObject* const* args, std::size_t nargsf,
                                   PyObject* kwnames) {
-    return call_unhealthy(as_guard(self), args, nargsf, kwnames);
+    Guard* const guard = as_guard(self);
+    return call_unhealthy(guard, guard->current_policy(), args, nargsf, kwnames);
 }
 
 // Admission falls at the first step, so that a list of calls can be made and then gathered.
@@ -148,7 +161,6 @@ int guard_traverse(PyObject* self, visitproc visit, void* arg) {
 // Whoever still calls the guard afterwards gets a RuntimeError; the hot path needs no null test.
 int guard_clear(PyObject* self) {
     Guard* const guard = as_guard(self);
-    guard->vectorcall = guard_vectorcall;
     Py_SETREF(guard->function, Py_NewRef(state_of(self).cleared_function));
     Py_SETREF(guard->owner, Py_NewRef(Py_None));
     Py_CLEAR(guard->dict);
@@ -159,6 +171,7 @@ void guard_dealloc(PyObject* self) {
     Guard* const guard = as_guard(self);
     PyTypeObject* const type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    guard->breaker->remove(*guard);
     if (guard->weakrefs != nullptr) {
         PyObject_ClearWeakRefs(self);
     }
@@ -229,18 +242,18 @@ PyMemberDef guard_members[] = {
     {nullptr, 0, 0, 0, nullptr},
 };
 
-vectorcallfunc vectorcall_of(const Guard& guard) noexcept {
-    if (guard.form != Form::function) {
+vectorcallfunc vectorcall_of(Form form, const Policy& policy) noexcept {
+    if (form != Form::function) {
         return guard_vectorcall_steps;
     }
-    const Breaker& breaker = *guard.breaker;
-    if (breaker.outcomes.classify_result) {
-        return guard_vectorcall_judged;
+    const Outcomes& outcomes = policy.outcomes;
+    if (outcomes.classify_result || outcomes.trip_on_verdict || policy.asks_at_admission()) {
+        return guard_vectorcall_asking;
     }
-    if (!breaker.is_recording()) {
+    if (!policy.is_recording()) {
         return guard_vectorcall;
     }
-    return breaker.is_timing() ? guard_vectorcall_recorded<true> : guard_vectorcall_recorded<false>;
+    return policy.is_timing() ? guard_vectorcall_recorded<true> : guard_vectorcall_recorded<false>;
 }
 
 PyObject* guard_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
@@ -264,10 +277,10 @@ PyObject* guard_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
         guard->form = static_cast<Form>(form);
         guard->function = Py_NewRef(function);
         guard->breaker = py::handle(core).cast<Breaker*>();
-        guard->vectorcall = vectorcall_of(*guard);
         guard->word = &guard->breaker->cell.word();
         guard->core = Py_NewRef(core);
         guard->owner = Py_NewRef(owner);
+        guard->breaker->add(*guard);
     }
     return reinterpret_cast<PyObject*>(guard);
 }
@@ -282,6 +295,14 @@ PyMethodDef cleared_definition = {
     METH_VARARGS | METH_KEYWORDS, nullptr};
 
 }  // namespace
+
+void set_policy(Guard& guard, const Policy& policy) noexcept {
+    // release: pairs with the acquire load in Guard::current_policy()
+    guard.policy.store(&policy, std::memory_order_release);
+    // relaxed, and atomic only so that a caller without a GIL reads one pointer or the other
+    std::atomic_ref{guard.vectorcall}.store(vectorcall_of(guard.form, policy),
+                                            std::memory_order_relaxed);
+}
 
 void add_guard(py::module_& m, py::handle state_module, ModuleState& state) {
     PyType_Slot slots[] = {

@@ -16,13 +16,26 @@ struct Guard {
     vectorcallfunc vectorcall;
     PyObject* function;                      // never null: see guard_clear
     const std::atomic<std::uint64_t>* word;  // of `breaker`, here to save a load
+    std::atomic<const Policy*> policy;       // the breaker's present one, here to save a load
     Breaker* breaker;                        // kept alive by `core`
     PyObject* core;                          // the _core.Breaker
     PyObject* owner;                         // the CircuitBreaker, for people
     PyObject* dict;
     PyObject* weakrefs;
+    Guard* previous;  // in the breaker's list of guards
+    Guard* next;
     Form form;
+
+    // The rules for a call that begins now.
+    [[nodiscard]] const Policy& current_policy() const noexcept {
+        // pairs with: the release store in set_policy()
+        return *policy.load(std::memory_order_acquire);
+    }
 };
+
+// From now on calls of the guard go by these rules, which decide also which code runs them. Any
+// code is right under any rules, for the calls that are on their way into it.
+void set_policy(Guard& guard, const Policy& policy) noexcept;
 
 inline Guard* as_guard(PyObject* self) noexcept {
     return reinterpret_cast<Guard*>(self);

@@ -15,7 +15,7 @@ namespace {
 
 // Positions in args; the last is None or the tuple below.
 enum Field : Py_ssize_t { kName, kRetryAfter, kReason, kState, kDetails, kFields };
-enum Detail : Py_ssize_t { kFailureCount, kOpenedAt, kLastError, kCause, kDetailFields };
+enum Detail : Py_ssize_t { kFailureCount, kOpenedAt, kLastError, kCause, kDetail, kDetailFields };
 
 // Borrowed; None if the error was made by hand with fewer arguments.
 PyObject* field(PyObject* self, Py_ssize_t index) noexcept {

@@ -1,6 +1,7 @@
 #include "stepper.hpp"
 
 #include "exceptions.hpp"
+#include "probe_scope.hpp"
 
 namespace py = pybind11;
 
@@ -15,21 +16,20 @@ const ModuleState& state_of(Stepper* self) noexcept {
 void settle_return(Stepper* self, PyObject* result) {
     // relaxed: only compared; whatever differs is read again with acquire on the cold path
     const std::uint64_t word = self->guard->word->load(std::memory_order_relaxed);
-    const bool recorded = self->guard->breaker->is_recording();
-    const bool judged =
-        self->guard->form == Form::coroutine && self->guard->breaker->outcomes.classify_result;
-    const bool normal = self->token.kind == TokenKind::normal;
-    if (healthy(word) && word == self->token.generation && normal && !judged && !recorded)
-        [[likely]] {
+    const Policy& policy = *self->call.policy;
+    const bool judged = self->guard->form == Form::coroutine && policy.outcomes.classify_result;
+    const bool normal = self->call.token.kind == TokenKind::normal;
+    if (healthy(word) && word == self->call.token.generation && normal && !judged &&
+        !policy.asks_after_success()) [[likely]] {
         self->stage = Stage::finished;
         return;
     }
-    if (!judged) {
+    if (self->guard->form != Form::coroutine) {  // a generator's return value is no result
         settle(self, Verdict::success);
         return;
     }
     self->stage = Stage::finished;
-    leave_returning(*self->guard->breaker, self->guard->core, self->token, result);
+    leave_returning(*self->guard->breaker, self->guard->core, self->call, result);
 }
 
 // Closes the inner object; a rejected one has not started, so this runs none of its code.
@@ -90,17 +90,18 @@ Start start_fallback(Stepper* self, const py::object& fallback, PyObject** resul
 }
 
 [[gnu::noinline, gnu::cold]] Start start_unhealthy(Stepper* self, PyObject** result) {
-    const std::optional<Token> token =
-        enter(state_of(self), *self->guard->breaker, self->guard->core);
-    if (token) {
-        self->token = *token;
+    const Policy& policy = self->guard->current_policy();
+    const std::optional<Call> call =
+        enter(state_of(self), *self->guard->breaker, self->guard->core, policy);
+    if (call) {
+        self->call = *call;
         self->stage = Stage::running;
         return Start::go_on;
     }
     PyObject* const rejection = take_exception();
     self->stage = Stage::finished;
     close_rejected(self);
-    const py::object fallback = self->guard->breaker->outcomes.fallback;
+    const py::object fallback = policy.outcomes.fallback;  // may be cleared by the call
     if (fallback && self->args != nullptr) {
         Py_DECREF(rejection);
         return start_fallback(self, fallback, result);
@@ -187,7 +188,7 @@ PyObject* new_stepper(Guard* guard, PyObject* inner, PyObject* const* args, std:
     self->inner = inner;
     self->guard = as_guard(Py_NewRef(reinterpret_cast<PyObject*>(guard)));
     self->stage = Stage::created;
-    if (guard->breaker->outcomes.fallback && !keep_arguments(self, args, nargsf, kwnames)) {
+    if (guard->current_policy().outcomes.fallback && !keep_arguments(self, args, nargsf, kwnames)) {
         Py_DECREF(reinterpret_cast<PyObject*>(self));
         return nullptr;
     }
@@ -197,21 +198,24 @@ PyObject* new_stepper(Guard* guard, PyObject* inner, PyObject* const* args, std:
 [[gnu::noinline, gnu::cold]] void settle(Stepper* self, std::optional<Verdict> verdict) {
     self->stage = Stage::finished;
     if (verdict) {
-        leave(*self->guard->breaker, self->guard->core, self->token, *verdict);
+        Outcome outcome;
+        outcome.verdict = *verdict;
+        leave(*self->guard->breaker, self->guard->core, self->call, outcome);
     } else {
-        leave_raising(state_of(self), *self->guard->breaker, self->guard->core, self->token);
+        leave_raising(state_of(self), *self->guard->breaker, self->guard->core, self->call);
     }
 }
 
 Start start_step(Stepper* self, PyObject** result) {
     // pairs with: the release half of the compare_exchange in BreakerCell::apply()
     const std::uint64_t word = self->guard->word->load(std::memory_order_acquire);
-    if (!healthy(word)) [[unlikely]] {
+    const Policy& policy = self->guard->current_policy();
+    if (!healthy(word) || policy.asks_at_admission()) [[unlikely]] {
         return start_unhealthy(self, result);
     }
-    self->token = Token{word};  // all other bits of a healthy word are 0
-    if (self->guard->breaker->is_timing()) [[unlikely]] {
-        self->token.started_ns = self->guard->breaker->call_time_ns();
+    self->call = {Token{word}, &policy};  // all other bits of a healthy word are 0
+    if (policy.is_timing()) [[unlikely]] {
+        self->call.token.started_ns = self->guard->breaker->call_time_ns(policy);
     }
     self->stage = Stage::running;
     return Start::go_on;
@@ -235,8 +239,8 @@ PySendResult stepper_send(PyObject* object, PyObject* value, PyObject** result) 
     }
     PySendResult sent;
     self->is_stepping = true;
-    if (self->stage == Stage::running && self->token.is_probe()) [[unlikely]] {
-        const ProbeScope scope{state_of(self), *self->guard->breaker, self->token};
+    if (self->stage == Stage::running && self->call.token.is_probe()) [[unlikely]] {
+        const ProbeScope scope{state_of(self), *self->guard->breaker, self->call.token};
         sent = PyIter_Send(self->inner, value, result);
     } else {
         sent = PyIter_Send(self->inner, value, result);
@@ -308,7 +312,7 @@ PyObject* stepper_throw(PyObject* object, PyObject* const* args, Py_ssize_t coun
     PyObject* result = nullptr;
     self->is_stepping = true;
     if (self->stage == Stage::running) {
-        const ProbeScope scope{state_of(self), *self->guard->breaker, self->token};
+        const ProbeScope scope{state_of(self), *self->guard->breaker, self->call.token};
         result = call_throw(state_of(self), self->inner, args, count);
     } else {
         result = call_throw(state_of(self), self->inner, args, count);

@@ -21,7 +21,7 @@ struct Stepper {
     Guard* guard;     // owned
     PyObject* args;   // the call's, for the fallback; null if there is none
     PyObject* keywords;
-    Token token;  // meaningful while running
+    Call call;  // meaningful while running
     Stage stage;
     // A step is being made: another one in the middle of it, which Python refuses with an error, is
     // a mistake of the caller's and says nothing about the dependency. Misuse by threads without a

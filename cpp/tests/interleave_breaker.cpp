@@ -10,7 +10,7 @@
 #include <unordered_set>  // std::unordered_set
 #include <vector>         // std::vector
 
-#include "memguard/breaker_word.hpp"
+#include "memguard/transitions.hpp"
 
 using namespace memguard;
 

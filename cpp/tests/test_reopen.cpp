@@ -1,7 +1,6 @@
 // Open periods: constant by default, growing with each reopening, spread, never beyond the limit.
 #include "check.hpp"
-
-#include "memguard/breaker.hpp"
+#include "circuit.hpp"
 
 using namespace memguard;
 
@@ -17,11 +16,10 @@ BreakerConfig growing() {
 }
 
 // Lets the open period end, and the probe with `verdict`. Returns the new wait in seconds.
-std::int64_t probe(BreakerCell& cell, std::int64_t& now, Verdict verdict,
-                   std::int64_t told_ns = kConfiguredWait) {
-    now += cell.retry_after_ns(now) + kNsPerMs;
-    cell.settle(cell.admit(now).token(), verdict, now, told_ns);
-    return (cell.retry_after_ns(now) + kNsPerSecond / 2) / kNsPerSecond;
+std::int64_t probe(Circuit& circuit, std::int64_t& now, Verdict verdict, AskedWait asked = {}) {
+    now += circuit.retry_after_ns(now) + kNsPerMs;
+    circuit.settle(circuit.admit(now).token(), verdict, now, false, asked);
+    return (circuit.retry_after_ns(now) + kNsPerSecond / 2) / kNsPerSecond;
 }
 
 }  // namespace
@@ -70,46 +68,56 @@ TEST(draws_are_spread_over_the_unit_interval_and_differ_by_seed) {
 }
 
 TEST(each_failed_probe_grows_the_wait_and_a_closing_starts_over) {
-    BreakerCell cell{growing()};
+    Circuit circuit{growing()};
     std::int64_t now = kNsPerSecond;
-    cell.trip(now);
-    CHECK(probe(cell, now, Verdict::failure) == 20);
-    CHECK(probe(cell, now, Verdict::failure) == 40);
-    CHECK(probe(cell, now, Verdict::success) == 0);
-    cell.trip(now);
-    CHECK(probe(cell, now, Verdict::failure) == 20);
+    circuit.trip(now);
+    CHECK(probe(circuit, now, Verdict::failure) == 20);
+    CHECK(probe(circuit, now, Verdict::failure) == 40);
+    CHECK(probe(circuit, now, Verdict::success) == 0);
+    circuit.trip(now);
+    CHECK(probe(circuit, now, Verdict::failure) == 20);
 }
 
 TEST(a_wait_told_by_the_dependency_is_clipped_and_does_not_grow_the_next) {
-    BreakerCell cell{growing()};
+    Circuit circuit{growing()};
     std::int64_t now = kNsPerSecond;
-    cell.trip(now);
-    CHECK(probe(cell, now, Verdict::failure, 7 * kNsPerSecond) == 7);
-    CHECK(probe(cell, now, Verdict::failure, 1000 * kNsPerSecond) == 60);
-    CHECK(probe(cell, now, Verdict::failure) == 20);
+    circuit.trip(now);
+    CHECK(probe(circuit, now, Verdict::failure, {7 * kNsPerSecond}) == 7);
+    CHECK(probe(circuit, now, Verdict::failure, {1000 * kNsPerSecond}) == 60);
+    CHECK(probe(circuit, now, Verdict::failure) == 20);
 }
 
 TEST(inconclusive_probes_open_again_without_growing_the_wait) {
-    BreakerCell cell{growing()};
+    Circuit circuit{growing()};
     std::int64_t now = kNsPerSecond;
-    cell.trip(now);
-    probe(cell, now, Verdict::neutral);
-    probe(cell, now, Verdict::neutral);
-    CHECK(probe(cell, now, Verdict::neutral) == 10);
-    CHECK(probe(cell, now, Verdict::failure) == 20);
+    circuit.trip(now);
+    probe(circuit, now, Verdict::neutral);
+    probe(circuit, now, Verdict::neutral);
+    CHECK(probe(circuit, now, Verdict::neutral) == 10);
+    CHECK(probe(circuit, now, Verdict::failure) == 20);
 }
 
 TEST(a_lost_probe_that_counts_as_a_failure_grows_the_wait) {
     BreakerConfig config = growing();
     config.lost_probe_fails = true;
-    BreakerCell cell{config};
+    Circuit circuit{config};
     std::int64_t now = kNsPerSecond;
-    cell.trip(now);
+    circuit.trip(now);
     now += 11 * kNsPerSecond;
-    CHECK(cell.admit(now).token().is_probe());
+    CHECK(circuit.admit(now).token().is_probe());
     now += 11 * kNsPerSecond;
-    const Admission late = cell.admit(now);
+    const Admission late = circuit.admit(now);
     CHECK(late.decision == Decision::rejected_open && late.event == Event::probe_lost);
     CHECK(late.retry_after_ns > 19 * kNsPerSecond);
-    CHECK(probe(cell, now, Verdict::failure) == 40);
+    CHECK(probe(circuit, now, Verdict::failure) == 40);
+}
+
+TEST(a_wait_by_the_users_formula_grows_the_step_and_one_that_was_told_does_not) {
+    Circuit circuit{growing()};
+    std::int64_t now = kNsPerSecond;
+    circuit.trip(now);
+    CHECK(probe(circuit, now, Verdict::failure, {3 * kNsPerSecond, true}) == 3);
+    CHECK(circuit.cell.step() == 1);
+    CHECK(probe(circuit, now, Verdict::failure, {3 * kNsPerSecond}) == 3);
+    CHECK(circuit.cell.step() == 1);
 }

@@ -26,15 +26,16 @@ WindowConfig rates(double failure_rate, std::uint32_t window, std::uint32_t mini
 }  // namespace
 
 TEST(a_window_that_is_not_full_is_judged_by_the_calls_it_has) {
-    Windows windows{rates(0.5, 100, 4), true};
+    const WindowConfig config = rates(0.5, 100, 4);
+    Windows windows{config, true};
     windows.bad(true, false, 0);
     windows.bad(true, false, 0);
     windows.success(0);
-    CHECK(windows.judge(0) == Event::none);  // three calls: fewer than the minimum
+    CHECK(windows.judge(config, 0) == Event::none);  // three calls: fewer than the minimum
     windows.success(0);
-    CHECK(windows.judge(0) == Event::failure_rate);
+    CHECK(windows.judge(config, 0) == Event::failure_rate);
     windows.success(0);
-    CHECK(windows.judge(0) == Event::none);  // two of five
+    CHECK(windows.judge(config, 0) == Event::none);  // two of five
 }
 
 TEST(count_windows_agree_with_a_naive_list) {
@@ -44,7 +45,8 @@ TEST(count_windows_agree_with_a_naive_list) {
         const auto minimum = static_cast<std::uint32_t>(1 + random() % window);
         const double rate = static_cast<double>(1 + random() % 10) / 10.0;
         const std::uint64_t badness = 1 + random() % 9;
-        Windows windows{rates(rate, window, minimum), run % 2 == 0};
+        const WindowConfig config = rates(rate, window, minimum);
+        Windows windows{config, run % 2 == 0};
         std::deque<bool> calls;
         for (int i = 0; i < 300; ++i) {
             const bool failed = random() % 10 < badness;
@@ -60,8 +62,8 @@ TEST(count_windows_agree_with_a_naive_list) {
             const auto failures =
                 static_cast<std::uint64_t>(std::count(calls.begin(), calls.end(), true));
             const bool reached = calls.size() >= minimum && failures >= needed(rate, calls.size());
-            CHECK((windows.judge(0) == Event::failure_rate) == reached);
-            CHECK(windows.counts().calls == calls.size());
+            CHECK((windows.judge(config, 0) == Event::failure_rate) == reached);
+            CHECK(windows.counts(config).calls == calls.size());
             if (random() % 100 == 0) {
                 windows.restart(0);
                 calls.clear();
@@ -76,12 +78,12 @@ TEST(slow_calls_have_a_window_of_their_own) {
     Windows windows{config, true};
     windows.bad(true, false, 0);
     windows.bad(true, false, 0);
-    CHECK(windows.judge(0) == Event::none);
+    CHECK(windows.judge(config, 0) == Event::none);
     windows.bad(false, true, 0);
     windows.bad(true, true, 0);
-    CHECK(windows.judge(0) == Event::slow_rate);
-    const WindowCounts counts = windows.counts();
-    CHECK(counts.calls == 4 && counts.failures == 0 && counts.slow == 2);
+    CHECK(windows.judge(config, 0) == Event::slow_rate);
+    const WindowCounts counts = windows.counts(config);
+    CHECK(counts.calls == 4 && counts.failures == 3 && counts.slow == 2);
 }
 
 TEST(time_windows_forget_in_sixteenths) {
@@ -97,9 +99,9 @@ TEST(time_windows_forget_in_sixteenths) {
         windows.bad(true, false, later);
         windows.success(later);
     }
-    CHECK(windows.judge(later) == Event::failure_rate);
-    CHECK(windows.judge(later + 15 * kNsPerSecond) == Event::failure_rate);
-    CHECK(windows.judge(later + 16 * kNsPerSecond) == Event::none);
+    CHECK(windows.judge(config, later) == Event::failure_rate);
+    CHECK(windows.judge(config, later + 15 * kNsPerSecond) == Event::failure_rate);
+    CHECK(windows.judge(config, later + 16 * kNsPerSecond) == Event::none);
 }
 
 TEST(a_restart_forgets_all_that_was_before) {
@@ -109,19 +111,20 @@ TEST(a_restart_forgets_all_that_was_before) {
     const std::int64_t now = 1000 * kNsPerSecond;
     windows.bad(true, false, now);
     windows.bad(true, false, now);
-    CHECK(windows.judge(now) == Event::failure_rate);
+    CHECK(windows.judge(config, now) == Event::failure_rate);
     windows.restart(now);
     windows.success(now);
     windows.success(now);
-    CHECK(windows.judge(now) == Event::none);
-    CHECK(windows.counts().calls == 2 && windows.counts().failures == 0);
+    CHECK(windows.judge(config, now) == Event::none);
+    CHECK(windows.counts(config).calls == 2 && windows.counts(config).failures == 0);
 }
 
 // Whoever comes last sees all failures: the rate is never reached without somebody noticing.
 TEST(stress_no_reached_rate_is_missed) {
     constexpr std::uint32_t kThreads = 4;
     for (int round = 0; round < 300; ++round) {
-        Windows windows{rates(1.0, kThreads, kThreads), false};
+        const WindowConfig config = rates(1.0, kThreads, kThreads);
+        Windows windows{config, false};
         std::atomic<int> noticed{0};
         {
             std::barrier start{static_cast<std::ptrdiff_t>(kThreads)};
@@ -130,7 +133,7 @@ TEST(stress_no_reached_rate_is_missed) {
                 threads.emplace_back([&] {
                     start.arrive_and_wait();
                     windows.bad(true, false, 0);
-                    if (windows.judge(0) == Event::failure_rate) {
+                    if (windows.judge(config, 0) == Event::failure_rate) {
                         noticed.fetch_add(1, std::memory_order_relaxed);  // relaxed: joined first
                     }
                 });
@@ -155,5 +158,5 @@ TEST(stress_calls_of_many_threads_are_counted_exactly) {
             });
         }
     }
-    CHECK(windows.counts().calls == 3 * kEach);
+    CHECK(windows.counts(config).calls == 3 * kEach);
 }

@@ -1,20 +1,33 @@
-// BreakerCell applies the transitions of breaker_word.hpp with compare-and-swap.
+// BreakerCell applies the transitions of transitions.hpp with compare-and-swap.
 //
 // Any thread may call any method at any time; all are lock-free and noexcept. A healthy call needs
-// none of them: it compares the word before and after itself (see healthy()).
+// none of them: it compares the word before and after itself (see healthy()). The rules are an
+// argument everywhere: each call brings those under which it began.
 #pragma once
 
-#include <atomic>   // std::atomic
-#include <cstdint>  // std::uint64_t
-#include <memory>   // std::unique_ptr
-#include <utility>  // std::move
+#include <algorithm>  // std::clamp
+#include <atomic>     // std::atomic
+#include <cstdint>    // std::uint64_t
+#include <limits>     // std::numeric_limits
+#include <memory>     // std::shared_ptr
 
+#include "memguard/breaker_config.hpp"
 #include "memguard/breaker_word.hpp"
 #include "memguard/config.hpp"
 #include "memguard/reopen.hpp"
+#include "memguard/statistics.hpp"
+#include "memguard/transitions.hpp"
 #include "memguard/window.hpp"
 
 namespace memguard {
+
+// One set of rules. What the windows hold stays when the rules are replaced by others that need the
+// same windows.
+struct Rules {
+    BreakerConfig config;
+    WindowConfig rates;
+    std::shared_ptr<Windows> windows = nullptr;  // null where no call is to be recorded
+};
 
 // What a method did: the word before and after its own compare-and-swap, and why.
 struct Transition {
@@ -32,90 +45,103 @@ struct Transition {
     }
 };
 
-// How often something happened. Only failures, neutral verdicts and what never ran are counted:
-// a healthy success leaves no trace.
-struct Totals {
-    std::uint64_t failures = 0;
-    std::uint64_t neutrals = 0;
-    std::uint64_t rejections = 0;
-    std::uint64_t stale = 0;
-    std::uint64_t transitions = 0;
+// For how long somebody wants the circuit to open, if it does.
+struct AskedWait {
+    std::int64_t ns = kConfiguredWait;
+    bool is_backoff = false;  // it grows with the reopenings; one that the dependency told does not
+
+    [[nodiscard]] constexpr bool is_asked() const noexcept { return ns != kConfiguredWait; }
 };
 
 class BreakerCell {
   public:
     static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 
-    // `seed`: of the draws that spread the open periods. `windows`: none where rates do not matter.
-    explicit BreakerCell(const BreakerConfig& config, std::uint64_t seed = 0,
-                         std::unique_ptr<Windows> windows = nullptr) noexcept
-        : config_(config), windows_(std::move(windows)), draws_(seed) {}
+    // `seed`: of the draws that spread the open periods.
+    explicit BreakerCell(std::uint64_t seed = 0) noexcept : draws_(seed) {}
     BreakerCell(const BreakerCell&) = delete;
     BreakerCell& operator=(const BreakerCell&) = delete;
 
     // The guard's own view of the word: it only loads.
     [[nodiscard]] const std::atomic<std::uint64_t>& word() const noexcept { return word_; }
-    [[nodiscard]] const BreakerConfig& config() const noexcept { return config_; }
 
     [[nodiscard]] Word load() const noexcept {
         // pairs with: the release half of the compare_exchange in apply()
         return Word{word_.load(std::memory_order_acquire)};
     }
 
-    [[nodiscard]] Admission admit(std::int64_t now_ns) noexcept {
-        const std::int64_t wait = config_.lost_probe_fails ? wait_ns(true, kConfiguredWait) : 0;
-        if (windows_ && load().phase() == Phase::disabled) {
-            restart_windows(now_ns);  // its end may close: see record()
+    // `asked`: for how long a lost probe that counts as a failure opens.
+    [[nodiscard]] Admission admit(const Rules& rules, std::int64_t now_ns,
+                                  Asker asker = Asker::caller, AskedWait asked = {}) noexcept {
+        const std::int64_t wait =
+            rules.config.lost_probe_fails ? wait_ns(rules.config, true, asked) : kConfiguredWait;
+        if (rules.windows && load().phase() == Phase::disabled) {
+            restart_windows(rules, now_ns);  // its end may close: see record()
         }
         Admission admission;
         const Transition done = apply([&](Word w) {
-            admission = memguard::admit(w, config_, now_ns, wait);
+            admission = memguard::admit(w, rules.config, now_ns, wait, asker);
             return Step{admission.next, admission.event};
         });
-        count(done, Verdict::neutral, kConfiguredWait);
+        count(done, Verdict::neutral, asked, now_ns);
         admission.before = done.before;
         return admission;
     }
 
-    // `told_ns`: how long the dependency asked to be left alone, if it did; else kConfiguredWait.
-    // `slow`: the call took as long as a rule calls slow.
-    Transition settle(Token token, Verdict verdict, std::int64_t now_ns,
-                      std::int64_t told_ns = kConfiguredWait, bool slow = false) noexcept {
-        const Event broken_rule = windows_ ? record(token, verdict, slow, now_ns) : Event::none;
+    // `asked`: for how long the verdict opens the circuit, if it does.
+    Transition settle(const Rules& rules, Token token, Ending ending, std::int64_t now_ns,
+                      AskedWait asked = {}) noexcept {
+        const Verdict verdict = is_lumped(rules.config, token, ending.verdict, now_ns)
+                                    ? Verdict::neutral
+                                    : ending.verdict;
+        bool is_known_success = false;  // to the windows
+        const Event broken_rule =
+            rules.windows
+                ? record(rules, token, {verdict, ending.slow, false}, now_ns, is_known_success)
+                : Event::none;
         const bool failed_probe = token.is_probe() && verdict == Verdict::failure;
         const bool may_open =
             verdict == Verdict::failure || token.is_probe() || broken_rule != Event::none;
-        const std::int64_t wait = may_open ? wait_ns(failed_probe, told_ns) : kConfiguredWait;
+        const std::int64_t wait =
+            may_open ? wait_ns(rules.config, failed_probe, asked) : kConfiguredWait;
         const Transition done = apply([&](Word w) {
-            return memguard::settle(w, token, verdict, config_, now_ns, wait, broken_rule);
+            return memguard::settle(w, token, verdict, rules.config, now_ns, wait, broken_rule);
         });
-        count(done, verdict, told_ns);
-        count_verdict(token, verdict, done.event);
+        count(done, verdict, asked, now_ns);
+        if (token.counts()) {
+            statistics_.count_ending(ending, done.event == Event::stale,
+                                     rules.windows != nullptr && !is_known_success);
+        }
         return done;
     }
 
-    // Null where no rule needs them.
-    [[nodiscard]] Windows* windows() const noexcept { return windows_.get(); }
+    [[nodiscard]] Statistics& statistics() noexcept { return statistics_; }
+    [[nodiscard]] const Statistics& statistics() const noexcept { return statistics_; }
 
-    // A call was turned away. Not every rejected admission is one: a call inside a probe may run.
-    // `exclusive`: the callers hold a lock around it, as the GIL is one; then a rejection, which is
-    // all that an open circuit does, takes no locked instruction.
-    void count_rejection(bool exclusive) noexcept {
-        // relaxed, all three: as in totals()
-        if (exclusive) {
-            rejections_.store(rejections_.load(std::memory_order_relaxed) + 1,
-                              std::memory_order_relaxed);
-        } else {
-            rejections_.fetch_add(1, std::memory_order_relaxed);
-        }
+    // Whether this rejection is one of the share that the rules have enforced.
+    [[nodiscard]] bool draw_enforced(const BreakerConfig& config) noexcept {
+        return config.enforce >= 1.0 || draws_.next() < config.enforce;
     }
 
-    [[nodiscard]] Totals totals() const noexcept {
-        // relaxed: statistics only; seen late is fine, nothing is decided from them
-        return {failures_.load(std::memory_order_relaxed),
-                neutrals_.load(std::memory_order_relaxed),
-                rejections_.load(std::memory_order_relaxed), stale_.load(std::memory_order_relaxed),
-                transitions_.load(std::memory_order_relaxed)};
+    // Reopenings since the last closing.
+    [[nodiscard]] std::uint32_t step() const noexcept {
+        // relaxed: written by winners of transitions only; a late view draws another wait
+        return step_.load(std::memory_order_relaxed);
+    }
+
+    // Calls that run at once, where a rule limits them.
+    [[nodiscard]] std::uint64_t in_flight() const noexcept {
+        // relaxed, here and in the next two: a count with the calls on their way as its error
+        return in_flight_.load(std::memory_order_relaxed);
+    }
+    void begin_flight() noexcept { in_flight_.fetch_add(1, std::memory_order_relaxed); }
+    // Not below 0: a forked child also ends its parent's call that it is inside of.
+    void end_flight() noexcept {
+        // relaxed, both: see above
+        std::uint64_t found = in_flight_.load(std::memory_order_relaxed);
+        while (found > 0 &&
+               !in_flight_.compare_exchange_weak(found, found - 1, std::memory_order_relaxed)) {
+        }
     }
 
     // The word's generation widened to 64 bits, so that it tells the order of events for ever.
@@ -132,35 +158,47 @@ class BreakerCell {
         return wide;
     }
 
-    Transition trip(std::int64_t now_ns, std::int64_t told_ns = kConfiguredWait) noexcept {
-        const std::int64_t wait = told_ns == kConfiguredWait ? told_ns : clipped(told_ns);
-        return apply_by_hand([&](Word w) { return memguard::trip(w, config_, now_ns, wait); });
+    Transition trip(const Rules& rules, std::int64_t now_ns, AskedWait asked = {}) noexcept {
+        const std::int64_t wait =
+            asked.is_asked() ? wait_ns(rules.config, false, asked) : kConfiguredWait;
+        return apply_by_hand(now_ns,
+                             [&](Word w) { return memguard::trip(w, rules.config, now_ns, wait); });
     }
 
-    Transition reset(std::int64_t now_ns) noexcept {
-        restart_windows(now_ns);
-        return apply_by_hand([](Word w) { return memguard::reset(w); });
+    // By a rule of the user's, which was asked in this generation.
+    Transition trip_by_rule(const Rules& rules, std::uint64_t generation, std::int64_t now_ns,
+                            AskedWait asked = {}) noexcept {
+        const std::int64_t wait = wait_ns(rules.config, false, asked);
+        return apply_by_hand(now_ns, [&](Word w) {
+            return memguard::trip_by_rule(w, generation, rules.config, now_ns, wait);
+        });
+    }
+
+    Transition reset(const Rules& rules, std::int64_t now_ns) noexcept {
+        restart_windows(rules, now_ns);
+        return apply_by_hand(now_ns, [](Word w) { return memguard::reset(w); });
     }
 
     // Until `end_ms` of the monotonic clock, or Word::kNoEnd.
-    Transition force_open(std::int64_t end_ms) noexcept {
-        return apply_by_hand([&](Word w) { return memguard::force_open(w, end_ms); });
+    Transition force_open(std::int64_t end_ms, std::int64_t now_ns) noexcept {
+        return apply_by_hand(now_ns, [&](Word w) { return memguard::force_open(w, end_ms); });
     }
-    Transition disable(std::int64_t end_ms) noexcept {
-        return apply_by_hand([&](Word w) { return memguard::disable(w, end_ms); });
+    Transition disable(std::int64_t end_ms, std::int64_t now_ns) noexcept {
+        return apply_by_hand(now_ns, [&](Word w) { return memguard::disable(w, end_ms); });
     }
 
     // Ends what force_open() or disable() began.
-    Transition release(std::int64_t now_ns) noexcept {
+    Transition release(const Rules& rules, std::int64_t now_ns) noexcept {
         if (load().phase() == Phase::disabled) {
-            restart_windows(now_ns);
+            restart_windows(rules, now_ns);
         }
-        return apply_by_hand([&](Word w) { return memguard::release(w, now_ns); });
+        return apply_by_hand(now_ns, [&](Word w) { return memguard::release(w, now_ns); });
     }
 
     void after_fork(std::uint64_t seed) noexcept {
         apply([](Word w) { return memguard::after_fork(w); });
         draws_.reseed(seed);
+        in_flight_.store(0, std::memory_order_relaxed);  // relaxed: as in in_flight()
     }
 
     // Failures in a row, failed probes included; 0 after closing.
@@ -174,15 +212,16 @@ class BreakerCell {
     }
 
     // What a caller would see: a due open circuit reads as half-open without consuming the probe.
-    [[nodiscard]] Phase phase(std::int64_t now_ns) const noexcept {
+    [[nodiscard]] Phase phase(const BreakerConfig& config, std::int64_t now_ns) const noexcept {
         const Word w = load();
-        const Admission next = memguard::admit(w, config_, now_ns);
+        const Admission next = memguard::admit(w, config, now_ns);
         return next.event == Event::timeout ? next.next.phase() : w.phase();
     }
 
     // Nanoseconds until a call may be admitted; 0 if one may now.
-    [[nodiscard]] std::int64_t retry_after_ns(std::int64_t now_ns) const noexcept {
-        return memguard::admit(load(), config_, now_ns).retry_after_ns;
+    [[nodiscard]] std::int64_t retry_after_ns(const BreakerConfig& config,
+                                              std::int64_t now_ns) const noexcept {
+        return memguard::admit(load(), config, now_ns).retry_after_ns;
     }
 
   private:
@@ -203,80 +242,77 @@ class BreakerCell {
     }
 
     template <class Function>
-    Transition apply_by_hand(Function&& transition) noexcept {
+    Transition apply_by_hand(std::int64_t now_ns, Function&& transition) noexcept {
         const Transition done = apply(transition);
-        count(done, Verdict::neutral, kConfiguredWait);
+        count(done, Verdict::neutral, {}, now_ns);
         return done;
     }
 
-    [[nodiscard]] std::int64_t clipped(std::int64_t told_ns) const noexcept {
-        return std::clamp(told_ns, kNsPerMs, config_.max_reset_timeout_ns);
-    }
-
     // For how long a verdict opens the circuit, if it does.
-    [[nodiscard]] std::int64_t wait_ns(bool failed_probe, std::int64_t told_ns) noexcept {
-        if (told_ns != kConfiguredWait) {
-            return clipped(told_ns);
+    [[nodiscard]] std::int64_t wait_ns(const BreakerConfig& config, bool failed_probe,
+                                       AskedWait asked) noexcept {
+        if (asked.is_asked()) {
+            return std::clamp(asked.ns, kNsPerMs, config.max_reset_timeout_ns);
         }
-        // relaxed: written by winners of transitions only; a late view spreads a wait differently
-        const std::uint32_t step = step_.load(std::memory_order_relaxed);
-        return reopen_wait_ns(config_, step + (failed_probe ? 1 : 0), draws_.next());
+        return reopen_wait_ns(config, step() + (failed_probe ? 1 : 0), draws_.next());
     }
 
-    void restart_windows(std::int64_t now_ns) noexcept {
-        if (windows_) {
-            windows_->restart(now_ns);
+    static void restart_windows(const Rules& rules, std::int64_t now_ns) noexcept {
+        if (rules.windows) {
+            rules.windows->restart(now_ns);
         }
+    }
+
+    // Does this failure belong to an incident that was counted already?
+    [[nodiscard]] bool is_lumped(const BreakerConfig& config, Token token, Verdict verdict,
+                                 std::int64_t now_ns) noexcept {
+        if (config.lump_interval_ns == 0 || verdict != Verdict::failure ||
+            token.kind != TokenKind::normal || load().generation() != token.generation) {
+            return false;
+        }
+        // relaxed, both: of failures at the same moment one wins, and all others are of its
+        // incident
+        std::int64_t last_ns = last_incident_ns_.load(std::memory_order_relaxed);
+        return now_ns - last_ns < config.lump_interval_ns ||
+               !last_incident_ns_.compare_exchange_strong(last_ns, now_ns,
+                                                          std::memory_order_relaxed);
     }
 
     // Counts a call in the windows and returns the rule that is broken then. Only calls of the
     // present closed era are: stale ones and probes say nothing about its rates.
-    [[nodiscard]] Event record(Token token, Verdict verdict, bool slow,
-                               std::int64_t now_ns) noexcept {
+    [[nodiscard]] Event record(const Rules& rules, Token token, Ending ending, std::int64_t now_ns,
+                               bool& is_known_success) noexcept {
+        Windows& windows = *rules.windows;
         if (token.is_probe()) {
             // Before the compare-and-swap that may close: a fresh window must not see the failures
             // that opened it, and after it somebody may count already. Nothing counts meanwhile.
-            restart_windows(now_ns);
+            windows.restart(now_ns);
             return Event::none;
         }
         const Word w = load();
         if (!token.counts() || w.phase() != Phase::closed || w.generation() != token.generation) {
             return Event::none;
         }
-        const bool failed = verdict == Verdict::failure;
-
-        if (failed || slow) {
-            windows_->bad(failed, slow, now_ns);
-            return windows_->judge(now_ns);
+        const bool failed = ending.verdict == Verdict::failure;
+        if (failed || ending.slow) {
+            windows.bad(failed, ending.slow, now_ns);
+            return windows.judge(rules.rates, now_ns);
         }
-        if (verdict == Verdict::success) {
-            windows_->success(now_ns);
+        if (ending.verdict == Verdict::success) {
+            windows.success(now_ns);
+            is_known_success = true;
         }
         return Event::none;
     }
 
-    void count_verdict(Token token, Verdict verdict, Event event) noexcept {
-        if (!token.counts()) {
-            return;
-        }
-        // relaxed, all three: as in totals()
-        if (event == Event::stale) {
-            stale_.fetch_add(1, std::memory_order_relaxed);
-        }
-        if (verdict == Verdict::failure) {
-            failures_.fetch_add(1, std::memory_order_relaxed);
-        } else if (verdict == Verdict::neutral) {
-            neutrals_.fetch_add(1, std::memory_order_relaxed);
-        }
-    }
-
     // The figures beside the word: written by the winner of a transition, after it.
-    void count(const Transition& done, Verdict verdict, std::int64_t told_ns) noexcept {
+    void count(const Transition& done, Verdict verdict, AskedWait asked,
+               std::int64_t now_ns) noexcept {
         if (done.event == Event::stale || done.before == done.after) {
             return;
         }
         if (done.is_news()) {
-            transitions_.fetch_add(1, std::memory_order_relaxed);  // relaxed: as in totals()
+            statistics_.count_transition(done.before.phase(), done.after.phase(), now_ns);
         }
         const std::uint64_t failed = verdict == Verdict::failure ? 1 : 0;
         // relaxed, all of them: figures for people and waits; nothing else is decided from them
@@ -293,24 +329,22 @@ class BreakerCell {
         }
         const bool reopened = done.before.phase() == Phase::half_open && done.opened() &&
                               (failed != 0 || done.event == Event::probe_lost);
-        if (reopened && told_ns == kConfiguredWait) {
+        if (reopened && (!asked.is_asked() || asked.is_backoff)) {
             // relaxed: as above
             step_.fetch_add(1, std::memory_order_relaxed);
         }
     }
 
+    static constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::min() / 2;
+
     // A line of its own: nothing else that is ever written may share it with the callers' loads.
     alignas(kCacheLineBytes) std::atomic<std::uint64_t> word_{0};
-    alignas(kCacheLineBytes) const BreakerConfig config_;
-    const std::unique_ptr<Windows> windows_;
-    std::atomic<std::uint64_t> failure_count_{0};
-    std::atomic<std::uint32_t> step_{0};  // reopenings since the last closing
+    alignas(kCacheLineBytes) std::atomic<std::uint64_t> failure_count_{0};
+    std::atomic<std::uint32_t> step_{0};
     std::atomic<std::uint64_t> generation_hint_{0};
-    std::atomic<std::uint64_t> failures_{0};
-    std::atomic<std::uint64_t> neutrals_{0};
-    std::atomic<std::uint64_t> rejections_{0};
-    std::atomic<std::uint64_t> stale_{0};
-    std::atomic<std::uint64_t> transitions_{0};
+    std::atomic<std::int64_t> last_incident_ns_{kNever};
+    std::atomic<std::uint64_t> in_flight_{0};
+    Statistics statistics_;
     Draws draws_;
 };
 

@@ -14,7 +14,7 @@
 #include <cstdint>    // std::uint64_t
 #include <tuple>      // std::tuple_size_v
 
-#include "memguard/breaker_word.hpp"
+#include "memguard/transitions.hpp"
 
 namespace memguard {
 
@@ -24,16 +24,20 @@ struct BreakerEvent {
     std::uint64_t generation = 0;  // after the transition, widened to 64 bits
     std::int64_t at_ns = 0;        // of the breaker's clock
     std::int64_t wall_ns = 0;      // since 1970-01-01 UTC
-    std::uint64_t what = 0;        // from, to and reason: a byte each
+    std::uint64_t what = 0;        // from, to, reason and is_shadow: a byte each
 
-    [[nodiscard]] static constexpr std::uint64_t pack(Phase from, Phase to, Event reason) noexcept {
+    // `is_shadow`: the rules were not enforced.
+    [[nodiscard]] static constexpr std::uint64_t pack(Phase from, Phase to, Event reason,
+                                                      bool is_shadow = false) noexcept {
         return static_cast<std::uint64_t>(from) | static_cast<std::uint64_t>(to) << 8 |
-               static_cast<std::uint64_t>(reason) << 16;
+               static_cast<std::uint64_t>(reason) << 16 |
+               static_cast<std::uint64_t>(is_shadow) << 24;
     }
     [[nodiscard]] constexpr Phase from() const noexcept { return static_cast<Phase>(what & 255); }
     [[nodiscard]] constexpr Phase to() const noexcept {
         return static_cast<Phase>(what >> 8 & 255);
     }
+    [[nodiscard]] constexpr bool is_shadow() const noexcept { return (what >> 24 & 1) != 0; }
     [[nodiscard]] constexpr Event reason() const noexcept {
         return static_cast<Event>(what >> 16 & 255);
     }

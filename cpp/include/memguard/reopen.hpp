@@ -6,7 +6,7 @@
 #include <cmath>      // std::pow
 #include <cstdint>    // std::uint64_t
 
-#include "memguard/breaker_word.hpp"
+#include "memguard/transitions.hpp"
 
 namespace memguard {
 

@@ -7,6 +7,9 @@
 // calls. A full window of W calls has reached the rate iff the K-th newest failure, K = ceil(rate *
 // W), is among the last W calls. A time window is 16 buckets, each one word with its epoch, so that
 // no count is torn from its time. Both are exact to the calls that are in flight.
+//
+// The windows keep what happened; the rules that they are judged by are an argument, so that these
+// can change while calls run.
 #pragma once
 
 #include <algorithm>  // std::min
@@ -18,12 +21,14 @@
 #include <cstdint>    // std::uint64_t
 #include <memory>     // std::unique_ptr
 
-#include "memguard/breaker_word.hpp"
 #include "memguard/config.hpp"
+#include "memguard/sharded_counter.hpp"
+#include "memguard/transitions.hpp"
 
 namespace memguard {
 
 struct WindowConfig {
+    bool count_calls = false;   // count successes, even if no rule needs it
     double failure_rate = 0.0;  // 0: no such rule
     double slow_rate = 0.0;     // 0: no such rule
     std::int64_t slow_call_ns = 0;
@@ -31,8 +36,12 @@ struct WindowConfig {
     std::int64_t time_window_ns = 0;  // 0: none
     std::uint32_t minimum_calls = 20;
 
-    [[nodiscard]] constexpr bool has_rules() const noexcept {
-        return failure_rate > 0.0 || slow_rate > 0.0;
+    [[nodiscard]] constexpr bool is_recording() const noexcept {
+        return count_calls || failure_rate > 0.0 || slow_rate > 0.0;
+    }
+    // Whether what was recorded under other rules is still of use.
+    [[nodiscard]] constexpr bool same_windows(const WindowConfig& other) const noexcept {
+        return count_window == other.count_window && time_window_ns == other.time_window_ns;
     }
 };
 
@@ -51,9 +60,10 @@ struct WindowCounts {
 // The numbers of the newest bad calls among all calls.
 class BadCalls {
   public:
-    // Answers for windows that need up to `most` bad calls.
+    // Answers for windows of up to `most` calls. The room beside them spares readers a second look
+    // while others push.
     explicit BadCalls(std::uint64_t most)
-        : mask_(std::bit_ceil(2 * most) - 1),
+        : mask_(std::bit_ceil(most + 32) - 1),
           numbers_(std::make_unique<std::atomic<std::uint64_t>[]>(mask_ + 1)) {}
 
     // seq_cst, all of these: of two bad calls at once at least the later one must see both, or the
@@ -114,45 +124,33 @@ class BadCalls {
 // Counts per sixteenth of a time window.
 class TimeWindow {
   public:
-    explicit TimeWindow(std::int64_t window_ns) noexcept
-        : bucket_ns_(std::max<std::int64_t>(window_ns / kBuckets, 1)) {}
-
     enum class Kind : std::size_t { calls, failures, slow };
+
+    // `exclusive`: the callers hold a lock around every call, as the GIL is one.
+    TimeWindow(std::int64_t window_ns, bool exclusive)
+        : bucket_ns_(std::max<std::int64_t>(window_ns / kBuckets, 1)), exclusive_(exclusive),
+          rows_(std::make_unique<Row[]>(exclusive ? 1 : kRows)) {}
 
     void add(Kind kind, std::int64_t now_ns) noexcept {
         const std::uint64_t epoch = epoch_of(now_ns);
-        auto& word = words_[epoch % kBuckets][static_cast<std::size_t>(kind)];
-        // relaxed, both: a count that is judged later, with the calls in flight as its error
+        Row& row = rows_[exclusive_ ? 0 : row_of_thread()];
+        auto& word = row.words[epoch % kBuckets][static_cast<std::size_t>(kind)];
+        // relaxed, all: a count that is judged later, with the calls in flight as its error
         std::uint64_t before = word.load(std::memory_order_relaxed);
+        if (exclusive_) {  // a third of the time
+            word.store(counted(before, epoch), std::memory_order_relaxed);
+            return;
+        }
+        // relaxed, both: see above
         while (!word.compare_exchange_weak(before, counted(before, epoch),
                                            std::memory_order_relaxed)) {
         }
     }
 
-    // As add() for a thread that no other writes beside: a third of the time.
-    void add_alone(Kind kind, std::int64_t now_ns) noexcept {
-        const std::uint64_t epoch = epoch_of(now_ns);
-        auto& word = words_[epoch % kBuckets][static_cast<std::size_t>(kind)];
-        // relaxed, both: as in add()
-        const std::uint64_t before = word.load(std::memory_order_relaxed);
-        word.store(counted(before, epoch), std::memory_order_relaxed);
-    }
-
     [[nodiscard]] WindowCounts counts(std::int64_t now_ns) const noexcept {
-        const std::uint64_t epoch = epoch_of(now_ns);
-        // relaxed, here and below: as in add()
-        const std::uint64_t since = epoch - base_.load(std::memory_order_relaxed);
         WindowCounts sum;
-        for (const auto& bucket : words_) {
-            std::array<std::uint64_t, 3> found{};
-            for (std::size_t i = 0; i < found.size(); ++i) {
-                const std::uint64_t word = bucket[i].load(std::memory_order_relaxed);
-                const std::uint64_t age = (epoch - (word >> 32)) & kEpochMask;
-                found[i] = age < kBuckets && age < since ? word & kEpochMask : 0;
-            }
-            sum.calls += found[0];
-            sum.failures += found[1];
-            sum.slow += found[2];
+        for (std::size_t i = 0; i < (exclusive_ ? 1 : kRows); ++i) {
+            add_row(sum, rows_[i], epoch_of(now_ns));
         }
         return sum;
     }
@@ -167,6 +165,10 @@ class TimeWindow {
     static constexpr std::uint64_t kBuckets = 16;
     static constexpr std::uint64_t kEpochMask = 0xFFFFFFFF;
 
+    struct alignas(kCacheLineBytes) Row {
+        std::array<std::array<std::atomic<std::uint64_t>, 3>, kBuckets> words{};
+    };
+
     [[nodiscard]] std::uint64_t epoch_of(std::int64_t now_ns) const noexcept {
         // From 1 on, so that a word of zeros belongs to no epoch that is counted.
         return static_cast<std::uint64_t>(now_ns / bucket_ns_) + kBuckets + 1;
@@ -178,70 +180,90 @@ class TimeWindow {
         return same ? word + 1 : (epoch & kEpochMask) << 32 | 1;
     }
 
+    void add_row(WindowCounts& sum, const Row& row, std::uint64_t epoch) const noexcept {
+        // relaxed, here and below: as in add()
+        const std::uint64_t since = epoch - base_.load(std::memory_order_relaxed);
+        for (const auto& bucket : row.words) {
+            std::array<std::uint64_t, 3> found{};
+            for (std::size_t i = 0; i < found.size(); ++i) {
+                const std::uint64_t word = bucket[i].load(std::memory_order_relaxed);
+                const std::uint64_t age = (epoch - (word >> 32)) & kEpochMask;
+                found[i] = age < kBuckets && age < since ? word & kEpochMask : 0;
+            }
+            sum.calls += found[0];
+            sum.failures += found[1];
+            sum.slow += found[2];
+        }
+    }
+
     const std::int64_t bucket_ns_;
-    std::array<std::array<std::atomic<std::uint64_t>, 3>, kBuckets> words_{};
+    const bool exclusive_;
+    const std::unique_ptr<Row[]> rows_;
     std::atomic<std::uint64_t> base_{0};  // the epoch of the restart
 };
 
 class Windows {
   public:
-    // `exclusive`: the callers hold a lock around every call, as the GIL is one.
-    Windows(const WindowConfig& config, bool exclusive)
-        : config_(config), exclusive_(exclusive),
-          failures_(needed(config.failure_rate, config.count_window) + 1),
-          slow_(needed(config.slow_rate, config.count_window) + 1), time_(config.time_window_ns) {}
+    // `sizes`: those of the windows; its rates do not matter here. `exclusive`: the callers hold a
+    // lock around every call, as the GIL is one.
+    Windows(const WindowConfig& sizes, bool exclusive)
+        : needs_time_(sizes.time_window_ns > 0), successes_(exclusive),
+          failures_(sizes.count_window), slow_(sizes.count_window),
+          time_(sizes.time_window_ns, exclusive) {}
 
-    [[nodiscard]] const WindowConfig& config() const noexcept { return config_; }
-    [[nodiscard]] bool needs_time() const noexcept { return config_.time_window_ns > 0; }
+    [[nodiscard]] bool needs_time() const noexcept { return needs_time_; }
 
     // `now_ns` matters only where needs_time().
     void success(std::int64_t now_ns) noexcept {
-        count_call();
-        if (needs_time()) {
-            count_in_time(TimeWindow::Kind::calls, now_ns);
+        successes_.add();
+        if (needs_time_) {
+            time_.add(TimeWindow::Kind::calls, now_ns);
         }
     }
 
     // A call that failed, was slow, or both.
     void bad(bool failed, bool slow, std::int64_t now_ns) noexcept {
-        const std::uint64_t number = count_call();
+        // seq_cst: as in BadCalls::push()
+        const std::uint64_t number =
+            bad_calls_.fetch_add(1, std::memory_order_seq_cst) + 1 + successes_.total();
         if (failed) {
             failures_.push(number);
         }
         if (slow) {
             slow_.push(number);
         }
-        if (needs_time()) {
-            count_in_time(TimeWindow::Kind::calls, now_ns);
+        if (needs_time_) {
+            time_.add(TimeWindow::Kind::calls, now_ns);
             if (failed) {
-                count_in_time(TimeWindow::Kind::failures, now_ns);
+                time_.add(TimeWindow::Kind::failures, now_ns);
             }
             if (slow) {
-                count_in_time(TimeWindow::Kind::slow, now_ns);
+                time_.add(TimeWindow::Kind::slow, now_ns);
             }
         }
     }
 
     // The rule that is broken now, or none.
-    [[nodiscard]] Event judge(std::int64_t now_ns) const noexcept {
-        if (reached(config_.failure_rate, failures_)) {
+    [[nodiscard]] Event judge(const WindowConfig& rules, std::int64_t now_ns) const noexcept {
+        if (reached(rules, rules.failure_rate, failures_)) {
             return Event::failure_rate;
         }
-        if (reached(config_.slow_rate, slow_)) {
+        if (reached(rules, rules.slow_rate, slow_)) {
             return Event::slow_rate;
         }
-        return needs_time() ? judge_time(time_.counts(now_ns)) : Event::none;
+        return needs_time_ ? judge_time(rules, time_.counts(now_ns)) : Event::none;
     }
 
-    // The newest `count_window` calls since the restart; failures and slow calls are known where a
-    // rule needs them, else 0.
-    [[nodiscard]] WindowCounts counts() const noexcept {
+    // The newest `count_window` calls since the restart.
+    [[nodiscard]] WindowCounts counts(const WindowConfig& rules) const noexcept {
         const std::uint64_t total = calls();
-        const std::uint64_t since = std::min<std::uint64_t>(total - base(), config_.count_window);
+        const std::uint64_t since = std::min<std::uint64_t>(total - base(), rules.count_window);
         const std::uint64_t after = total - since;
-        return {since, config_.failure_rate > 0.0 ? failures_.count_after(after) : 0,
-                config_.slow_rate > 0.0 ? slow_.count_after(after) : 0};
+        return {since, failures_.count_after(after), slow_.count_after(after)};
     }
+
+    // Calls of success() ever.
+    [[nodiscard]] std::uint64_t successes() const noexcept { return successes_.total(); }
 
     // At a closing: a fresh window must not see the failures that opened it.
     void restart(std::int64_t now_ns) noexcept {
@@ -255,62 +277,44 @@ class Windows {
   private:
     [[nodiscard]] std::uint64_t calls() const noexcept {
         // seq_cst: as in BadCalls::push()
-        return calls_.load(std::memory_order_seq_cst);
+        return bad_calls_.load(std::memory_order_seq_cst) + successes_.total();
     }
     [[nodiscard]] std::uint64_t base() const noexcept {
         // seq_cst: as in BadCalls::push()
         return base_.load(std::memory_order_seq_cst);
     }
 
-    // Returns the number of the call.
-    std::uint64_t count_call() noexcept {
-        if (exclusive_) {
-            // relaxed, both: no other thread is here meanwhile, and a success decides nothing
-            const std::uint64_t number = calls_.load(std::memory_order_relaxed) + 1;
-            calls_.store(number, std::memory_order_relaxed);
-            return number;
-        }
-        // seq_cst: as in BadCalls::push()
-        return calls_.fetch_add(1, std::memory_order_seq_cst) + 1;
-    }
-
-    void count_in_time(TimeWindow::Kind kind, std::int64_t now_ns) noexcept {
-        if (exclusive_) {
-            time_.add_alone(kind, now_ns);
-        } else {
-            time_.add(kind, now_ns);
-        }
-    }
-
-    [[nodiscard]] bool reached(double rate, const BadCalls& bad) const noexcept {
+    [[nodiscard]] bool reached(const WindowConfig& rules, double rate,
+                               const BadCalls& bad) const noexcept {
         const std::uint64_t total = calls();
         const std::uint64_t since = total - base();
-        if (rate <= 0.0 || since < config_.minimum_calls) {
+        if (rate <= 0.0 || since < rules.minimum_calls) {
             return false;
         }
-        if (since < config_.count_window) {
+        if (since < rules.count_window) {
             return bad.count() >= needed(rate, since);
         }
-        return bad.newest(needed(rate, config_.count_window)) > total - config_.count_window;
+        return bad.newest(needed(rate, rules.count_window)) > total - rules.count_window;
     }
 
-    [[nodiscard]] Event judge_time(const WindowCounts& found) const noexcept {
-        if (found.calls < config_.minimum_calls) {
+    [[nodiscard]] static Event judge_time(const WindowConfig& rules,
+                                          const WindowCounts& found) noexcept {
+        if (found.calls < rules.minimum_calls) {
             return Event::none;
         }
-        const double failure_rate = config_.failure_rate;
+        const double failure_rate = rules.failure_rate;
         if (failure_rate > 0.0 && found.failures >= needed(failure_rate, found.calls)) {
             return Event::failure_rate;
         }
         const bool slow =
-            config_.slow_rate > 0.0 && found.slow >= needed(config_.slow_rate, found.calls);
+            rules.slow_rate > 0.0 && found.slow >= needed(rules.slow_rate, found.calls);
         return slow ? Event::slow_rate : Event::none;
     }
 
-    const WindowConfig config_;
-    const bool exclusive_;
-    alignas(kCacheLineBytes) std::atomic<std::uint64_t> calls_{0};
-    std::atomic<std::uint64_t> base_{0};  // `calls_` at the restart
+    const bool needs_time_;
+    ShardedCounter successes_;
+    std::atomic<std::uint64_t> bad_calls_{0};
+    std::atomic<std::uint64_t> base_{0};  // all calls at the restart
     BadCalls failures_;
     BadCalls slow_;
     TimeWindow time_;

@@ -3,7 +3,7 @@
 
 #include <random>  // std::mt19937_64
 
-#include "memguard/breaker_word.hpp"
+#include "memguard/transitions.hpp"
 
 using namespace memguard;
 
@@ -264,4 +264,23 @@ TEST(every_bit_pattern_is_legal_and_admits_once_time_has_passed) {
             CHECK(settle(w, t, v, kConfig, kNow).next.in_flight() <= Word::kMaxInFlight);
         }
     }
+}
+
+TEST(where_a_prober_is_set_callers_wait_for_it) {
+    BreakerConfig c;
+    c.has_active_probe = true;
+    const std::int64_t due = 61 * kNsPerSecond;
+    const Word open = opened(Word::closed(5, 0), c, 0);
+    const Admission caller = admit(open, c, due);
+    CHECK(caller.decision == Decision::rejected_open && caller.awaits_prober);
+    CHECK(caller.next == open && caller.retry_after_ns == c.monitor_interval_ns);
+    CHECK(!admit(open, c, 0).awaits_prober);
+
+    const Word probing = admit(open, c, due, kConfiguredWait, Asker::prober).next;
+    CHECK(probing.phase() == Phase::half_open && probing.in_flight() == 1);
+    CHECK(admit(probing, c, due).decision == Decision::rejected_probing);
+    const Word lost_at = probing;
+    CHECK(admit(lost_at, c, due + 61 * kNsPerSecond).awaits_prober);
+    CHECK(admit(lost_at, c, due + 61 * kNsPerSecond, kConfiguredWait, Asker::prober).event ==
+          Event::probe_lost);
 }
