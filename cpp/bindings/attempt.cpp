@@ -96,6 +96,9 @@ PyObject* attempt_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
     }
     const auto& state = *static_cast<ModuleState*>(PyType_GetModuleState(type));
     auto* const breaker = py::handle(core).cast<Breaker*>();
+    if (as_prober != 0) {
+        breaker->prober_came();
+    }
     const std::optional<Call> call = enter(state, *breaker, core, breaker->policy(),
                                            as_prober != 0 ? Asker::prober : Asker::caller);
     if (!call) {

@@ -112,9 +112,14 @@ const char* state_name(const Breaker& breaker) {
     return breaker.policy().config().enforce <= 0.0 && !by_hand ? "shadow" : name_of(phase);
 }
 
-void configure(const py::object& self, py::object policy) {
-    auto& breaker = self.cast<Breaker&>();
+void adopt(Breaker& breaker, py::object policy) {
+    if (!py::isinstance<Policy>(policy)) {
+        throw py::type_error("policy must be a _core.Policy");
+    }
     breaker.adopt(std::move(policy));
+}
+
+void tell_reconfigured(Breaker& breaker) {
     const Word word = breaker.cell.load();
     breaker.tell_change({word, word, Event::reconfigured});
 }
@@ -223,9 +228,8 @@ py::dict snapshot_of(const py::object& self) {
     return found;
 }
 
-// Whether the active probe is to run now. Asking for it also counts as having come for it.
-bool is_probe_due(Breaker& breaker) {
-    breaker.prober_came();
+// Whether the active probe is to run now.
+bool is_probe_due(const Breaker& breaker) {
     const BreakerConfig& config = breaker.policy().config();
     const Admission next =
         admit(breaker.cell.load(), config, breaker.now_ns(), kConfiguredWait, Asker::prober);
@@ -320,14 +324,19 @@ void bind_breaker(py::module_& m) {
         .def(py::init(&make_breaker), py::kw_only(), py::arg("name"), py::arg("policy"),
              py::arg("clock").none(true), py::arg("events").none(false),
              "`clock` None: the monotonic clock.")
-        .def("configure", &configure, py::arg("policy"),
-             "From now on calls go by these rules; those in flight go on by theirs.")
+        .def("adopt", &adopt, py::arg("policy"),
+             "From now on calls go by these rules; those in flight go on by theirs. One thread at "
+             "a time.")
+        .def("tell_reconfigured", &tell_reconfigured, "Tell the event of it.")
         .def("state", &state_name, "The State's name as a call would meet it; consumes no probe.")
         .def("retry_after", &retry_after,
              "Seconds until a call may be admitted; 0.0 if one may now.")
         .def(
             "failure_count", [](const Breaker& b) { return b.cell.failure_count(); },
             "Failures in a row, failed probes included.")
+        .def(
+            "now", [](const Breaker& b) { return to_seconds(b.now_ns()); },
+            "Seconds of the breaker's clock.")
         .def("snapshot", &snapshot_of, "Everything that is known now, by name.")
         .def_property_readonly("id", &Breaker::id, "The breaker's number in its events.")
         .def("counters", &counters_of, "(rejections, slow calls, stale results) ever.")

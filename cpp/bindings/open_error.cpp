@@ -49,8 +49,13 @@ int open_error_init(PyObject* self, PyObject* args, PyObject* keywords) {
     return 0;
 }
 
-// "5 consecutive failures, last: ConnectError", "failure rate reached, last: ConnectError"
+// "5 consecutive failures, last: ConnectError", "failure rate reached, last: ConnectError", or what
+// a rule or a hand of the user's said.
 py::str cause(PyObject* self) {
+    if (const auto said = py::reinterpret_borrow<py::object>(detail(self, kDetail));
+        !said.is_none()) {
+        return py::str(said);
+    }
     const auto failures = py::reinterpret_borrow<py::object>(detail(self, kFailureCount));
     const auto last = py::reinterpret_borrow<py::object>(detail(self, kLastError));
     const auto rule = py::reinterpret_borrow<py::object>(detail(self, kCause));
@@ -84,8 +89,9 @@ PyObject* open_error_str(PyObject* self) {
         const auto state = py::reinterpret_borrow<py::object>(field(self, kState));
         const py::str name = py::repr(field(self, kName));
         if (state.equal(py::str("forced_open"))) {
-            return py::str("circuit {} is forced open by hand; try again in {} s")
-                .format(name, wait)
+            const auto said = py::reinterpret_borrow<py::object>(detail(self, kDetail));
+            return py::str("circuit {} is forced open by hand{}; try again in {} s")
+                .format(name, said.is_none() ? py::str("") : py::str(" ({})").format(said), wait)
                 .release()
                 .ptr();
         }
@@ -126,6 +132,8 @@ PyGetSetDef open_error_fields[] = {
      closure(kLastError)},
     {"cause", get_detail, nullptr, "Which rule opened it, as the reason of the event says.",
      closure(kCause)},
+    {"detail", get_detail, nullptr,
+     "What a rule of the user's said, or the reason given by hand; else None.", closure(kDetail)},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };
 

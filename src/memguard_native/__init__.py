@@ -21,6 +21,9 @@ _HOME = {
     "MemoryMonitor": "memguard_native.memory.monitor",
     "MemorySample": "memguard_native.memory.sample",
     "RingBuffer": "memguard_native._core",
+    "TripRule": "memguard_native.breaker.trip_rules",
+    "budget": "memguard_native.breaker.trip_rules",
+    "pile_up": "memguard_native.breaker.trip_rules",
     "start_memory_monitoring": "memguard_native.memory.monitor",
 }
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from memguard_native.breaker.config import BreakerConfig
     from memguard_native.breaker.events import BreakerEvent
     from memguard_native.breaker.snapshot import BreakerSnapshot
+    from memguard_native.breaker.trip_rules import TripRule, budget, pile_up
     from memguard_native.errors import CircuitOpenError, ConfigError, MemguardError
     from memguard_native.memory.alert import Alert
     from memguard_native.memory.monitor import MemoryMonitor, start_memory_monitoring
@@ -49,7 +53,10 @@ __all__ = [
     "MemorySample",
     "RingBuffer",
     "State",
+    "TripRule",
     "__version__",
+    "budget",
+    "pile_up",
     "start_memory_monitoring",
 ]
 

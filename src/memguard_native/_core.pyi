@@ -43,8 +43,14 @@ class CircuitOpenError(MemguardError):
     @property
     def cause(self) -> str:
         """Which rule opened it, as the reason of the event says."""
+    @property
+    def detail(self) -> str | None:
+        """What a rule of the user's said, or the reason given by hand."""
 
 # --- breaker --------------------------------------------------------------------------------------
+
+# (breaker's id, generation, at_ns, wall_ns, from, to, reason, is_shadow, detail)
+_ToldEvent = tuple[int, int, int, int, str, str, str, bool, str | None]
 
 class ManualClock:
     """A clock for tests: it stands still until advanced."""
@@ -63,57 +69,35 @@ class EventQueue:
         """Ask to be woken by the next event; then read."""
     def pushed(self) -> int:
         """How many events there ever were."""
-    def read(
-        self, *, after: int, skip: bool
-    ) -> tuple[list[tuple[int, int, int, int, str, str, str]], int, int, bool]:
+    def read(self, *, after: int, skip: bool) -> tuple[list[_ToldEvent], int, int, bool]:
         """(events, position to go on from, events lost, whether it stopped at one that is being
         written); `skip` leaves such a one out.
         """
 
-class Rates:
-    """The rate rules of a Breaker and their windows."""
+class Policy:
+    """The rules of a Breaker and the user's functions in them. Times in seconds."""
 
-    def __init__(
-        self,
-        *,
-        failure_rate: float | None,
-        slow_rate: float | None,
-        slow_call_duration: float | None,
-        count_window: int,
-        time_window: float | None,
-        minimum_calls: int,
-    ) -> None: ...
+    def __init__(self, **rules: Any) -> None: ...
 
 class Breaker:
     """The native half of a CircuitBreaker. Times in seconds."""
 
     def __init__(
-        self,
-        *,
-        name: str,
-        failure_threshold: int | None,
-        reset_timeout: float,
-        max_reset_timeout: float,
-        probe_timeout: float,
-        success_threshold: int,
-        half_open_max: int,
-        lost_probe_fails: bool,
-        backoff_factor: float,
-        jitter: float,
-        jitter_mode: str,
-        rates: Rates,
-        classify: Callable[[BaseException], int] | None,
-        classify_result: Callable[[object], int] | None,
-        reopen_after: Callable[[object], float | None] | None,
-        fallback: Callable[..., object] | None,
-        on_event: Callable[[tuple[int, int, int, int, str, str, str]], object] | None,
-        count_base_exceptions: bool,
-        clock: ManualClock | None,
-        events: EventQueue,
+        self, *, name: str, policy: Policy, clock: ManualClock | None, events: EventQueue
     ) -> None: ...
+    def adopt(self, policy: Policy) -> None:
+        """From now on calls go by these rules; those in flight go on by theirs."""
+    def tell_reconfigured(self) -> None:
+        """Tell the event of it."""
     @property
     def id(self) -> int:
         """The breaker's number in its events."""
+    def now(self) -> float:
+        """Seconds of the breaker's clock."""
+    def counters(self) -> tuple[int, int, int]:
+        """(rejections, slow calls, stale results) ever."""
+    def is_probe_due(self) -> bool:
+        """Whether the active probe is to run now."""
     def snapshot(self) -> dict[str, Any]:
         """Everything that is known now, by name."""
     def state(self) -> str:
@@ -122,11 +106,11 @@ class Breaker:
         """Seconds until a call may be admitted; 0.0 if one may now."""
     def failure_count(self) -> int:
         """Failures in a row, failed probes included."""
-    def trip(self, retry_after: float | None) -> None:
+    def trip(self, retry_after: float | None, reason: str | None) -> None:
         """Open now, for so many seconds; None: the configured wait."""
-    def force_open(self, seconds: float | None) -> None:
+    def force_open(self, seconds: float | None, reason: str | None) -> None:
         """Reject every call for so many seconds; None: until released."""
-    def disable(self, seconds: float | None) -> None:
+    def disable(self, seconds: float | None, reason: str | None) -> None:
         """Admit every call, count none; None: until released."""
     def release(self) -> None:
         """Give control back to the rules."""
@@ -139,7 +123,7 @@ class Breaker:
 class Attempt:
     """One admitted call: give it a verdict, or use it in a `with` statement."""
 
-    def __new__(cls, core: Breaker) -> Attempt: ...
+    def __new__(cls, core: Breaker, as_prober: bool = False) -> Attempt: ...
     def success(self) -> None:
         """The dependency answered well."""
     def failure(self, exception: BaseException | None = None, /) -> None:

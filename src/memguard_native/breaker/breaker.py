@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -18,7 +19,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from memguard_native import _core
-from memguard_native.breaker import events, outcome, registry
+from memguard_native.breaker import events, probing, registry, trip_rules
 from memguard_native.breaker.config import BreakerConfig, Ignorable, check_period
 from memguard_native.breaker.forms import (
     check_callable,
@@ -26,18 +27,23 @@ from memguard_native.breaker.forms import (
     form_of,
     with_timeout,
 )
-from memguard_native.breaker.snapshot import BreakerSnapshot, snapshot_of
+from memguard_native.breaker.policy import policy_of
+from memguard_native.breaker.snapshot import BreakerSnapshot
+from memguard_native.breaker.trip_rules import Asked, Rule
 from memguard_native.errors import CircuitOpenError, ConfigError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_MAX_REASON = 160
 
 
 class State(StrEnum):
     """What a call would meet.
 
     Closed: it runs. Open: it is rejected. Half-open: one probe runs, the rest are rejected.
-    Forced open and disabled are set by hand: rejected, or run without being counted.
+    Forced open and disabled are set by hand: rejected, or run without being counted. Shadow: it
+    runs, whatever the rules say.
     """
 
     closed = "closed"
@@ -45,6 +51,7 @@ class State(StrEnum):
     open = "open"
     forced_open = "forced_open"
     disabled = "disabled"
+    shadow = "shadow"
 
 
 class CircuitBreaker:
@@ -73,18 +80,31 @@ class CircuitBreaker:
         count_window: calls, from 1 to 10000.
         time_window: seconds, from 1 to 86400, in 16 steps; default no such window.
         minimum_calls: default 20, or `count_window`.
+        count_calls: whether successes are counted, for `snapshot()` and metrics; default where a
+            rule needs it. Costs 1 to 2 ns a call.
+        trip_if: rules of your own: functions of a `BreakerSnapshot` that say why the circuit is to
+            open, asked after each failure; `TripRule`s that say when they are asked; `pile_up`,
+            `budget`. One or several.
+        lump_interval: seconds after a counted failure in which others belong to the same incident:
+            they count as one. 0: each counts.
         success_threshold: successful probes that close it, from 1 to 31.
         half_open_max: probes that may run at once, from 1 to 63.
         probe_timeout: seconds that a probe may hold its slot, from 0.016 to 64800; default
             `reset_timeout`. What it finds out later is ignored.
         probe_expiry: what a probe that overran them means: "retry" lets the next caller probe,
             "failure" opens the circuit again.
+        probe: `f()`, or a coroutine function, that finds out whether the dependency is back: run on
+            a thread of its own when it is due, judged as a call is. Calls are then never probes.
+        monitor_interval: how often, in seconds, somebody looks whether `probe` is due.
         backoff_factor: how much longer each further open period is, from 1: reset_timeout *
             backoff_factor ** reopenings since the last closing.
         max_reset_timeout: the longest open period in seconds; default 300 or `reset_timeout`.
         jitter: spreads open periods, from 0 to 1, so that clients do not come back together.
         jitter_mode: "spread" draws from period * (1 +- jitter), "full" from 0 to the period,
             "equal" from its upper half; the last two ignore `jitter`.
+        backoff: `f(attempt, last outcome)` gives the seconds to stay open in place of all that, or
+            None. `attempt` counts reopenings since the last closing from 0; the outcome is the
+            exception or the result of the call that opens, or None. May be asked without need.
         reopen_after: `f(exception or result)` gives the seconds that a failing dependency asked
             for (Retry-After), or None. They replace the open period, up to `max_reset_timeout`.
         ignore: exception types, and functions of an exception, that are neutral.
@@ -96,6 +116,8 @@ class CircuitBreaker:
         call_timeout: seconds after which a coroutine is cancelled; its caller gets a TimeoutError,
             which is a failure.
         fallback: answers a rejected call: a function of the same arguments, or a value.
+        enforce: the share of the rules' rejections that are real, to roll a breaker out gradually;
+            0 is shadow: it rejects nothing, and tells what it would have done.
         on_event: told every `BreakerEvent` of this breaker, on the event thread.
         inline_events: tell `on_event` on the thread that made the transition, before the call goes
             on. For tests and for what must not be late; a slow listener then delays that call.
@@ -120,14 +142,20 @@ class CircuitBreaker:
         count_window: int = 100,
         time_window: float | None = None,
         minimum_calls: int | None = None,
+        count_calls: bool | None = None,
+        trip_if: Asked | Rule | tuple[Asked | Rule, ...] | None = (),
+        lump_interval: float = 0.0,
         success_threshold: int = 1,
         half_open_max: int = 1,
         probe_timeout: float | None = None,
         probe_expiry: str = "retry",
+        probe: Callable[[], object] | None = None,
+        monitor_interval: float = 1.0,
         backoff_factor: float = 1.0,
         max_reset_timeout: float | None = None,
         jitter: float = 0.0,
         jitter_mode: str = "spread",
+        backoff: Callable[[int, Any], float | None] | None = None,
         reopen_after: Callable[[Any], float | None] | None = None,
         ignore: Ignorable | tuple[Ignorable, ...] = (),
         failure_if: Callable[[BaseException], bool | None] | None = None,
@@ -135,6 +163,7 @@ class CircuitBreaker:
         count_base_exceptions: bool = False,
         call_timeout: float | None = None,
         fallback: object = None,
+        enforce: float = 1.0,
         on_event: events.Listener | None = None,
         inline_events: bool = False,
         clock: _core.ManualClock | None = None,
@@ -149,14 +178,20 @@ class CircuitBreaker:
             count_window=count_window,
             time_window=time_window,
             minimum_calls=minimum_calls,
+            count_calls=count_calls,
+            trip_if=trip_if,
+            lump_interval=lump_interval,
             success_threshold=success_threshold,
             half_open_max=half_open_max,
             probe_timeout=probe_timeout,
             probe_expiry=probe_expiry,
+            probe=probe,
+            monitor_interval=monitor_interval,
             backoff_factor=backoff_factor,
             max_reset_timeout=max_reset_timeout,
             jitter=jitter,
             jitter_mode=jitter_mode,
+            backoff=backoff,
             reopen_after=reopen_after,
             ignore=ignore,
             failure_if=failure_if,
@@ -164,15 +199,19 @@ class CircuitBreaker:
             count_base_exceptions=count_base_exceptions,
             call_timeout=call_timeout,
             fallback=fallback,
+            enforce=enforce,
             on_event=on_event,
             inline_events=inline_events,
         )
         if clock is not None and not isinstance(clock, _core.ManualClock):
             raise ConfigError("clock", clock, "must be a ManualClock or None")
+        policy = policy_of(config)
         self._config = config
-        self._core = _new_core(config, clock)
-        listener = None if inline_events else on_event
-        self._listening = events.register(self, self._core.id, config.name, listener)
+        self._policies = [(config, policy)]  # each once, as the core keeps them all
+        self._enforce_after_shadow: float | None = None
+        self._core = _core.Breaker(name=name, policy=policy, clock=clock, events=events.queue)
+        events.register(self, self._core, name)
+        self._follow_config()
         _living.add(self)
         registry.add(self)
 
@@ -191,7 +230,7 @@ class CircuitBreaker:
 
     @property
     def config(self) -> BreakerConfig:
-        """The rules given at construction."""
+        """The rules that calls go by which begin now."""
         return self._config
 
     @property
@@ -211,7 +250,7 @@ class CircuitBreaker:
 
     def snapshot(self) -> BreakerSnapshot:
         """Everything that is known now: state, counters, the newest opening."""
-        return snapshot_of(self.name, self._core.snapshot())
+        return BreakerSnapshot.of(self.name, self._core.snapshot())
 
     # --- guarding ------------------------------------------------------------------------------
 
@@ -294,42 +333,87 @@ class CircuitBreaker:
         check_callable(function)
         form = form_of(function)
         if self._config.call_timeout is not None:
-            function = with_timeout(function, form, self._config.call_timeout)
+            function = with_timeout(function, form, lambda: self._config.call_timeout)
         return _core.Guard(function, self._core, self, form)
 
     # --- by hand -------------------------------------------------------------------------------
 
-    def trip(self, retry_after: float | None = None) -> None:
+    def trip(self, retry_after: float | None = None, reason: str | None = None) -> None:
         """Open the circuit now, for `retry_after` seconds; default `reset_timeout`.
 
+        `reason`, here and below, is told with the event and by the errors of rejected calls.
         Nothing happens while it is forced open or disabled. Raises ConfigError.
         """
         check_period("retry_after", retry_after)
-        self._core.trip(retry_after)
+        self._core.trip(retry_after, _checked_reason(reason))
 
     def reset(self) -> None:
         """Close the circuit now. Results of calls that are still running are ignored."""
         self._core.reset()
 
-    def force_open(self, for_: float | None = None) -> None:
+    def force_open(self, for_: float | None = None, reason: str | None = None) -> None:
         """Reject every call, for `for_` seconds or until `auto()`; the next call is then a probe.
 
         Raises ConfigError.
         """
         check_period("for_", for_)
-        self._core.force_open(for_)
+        self._core.force_open(for_, _checked_reason(reason))
 
-    def disable(self, for_: float | None = None) -> None:
+    def disable(self, for_: float | None = None, reason: str | None = None) -> None:
         """Let every call run and count none, for `for_` seconds or until `auto()`; then closed.
 
         Raises ConfigError.
         """
         check_period("for_", for_)
-        self._core.disable(for_)
+        self._core.disable(for_, _checked_reason(reason))
+
+    def shadow(self) -> None:
+        """Reject nothing from now on, and tell what the rules would have done: `enforce=0`."""
+        if self._config.enforce > 0:
+            before = self._config.enforce
+            self.configure(enforce=0.0)
+            self._enforce_after_shadow = before
 
     def auto(self) -> None:
-        """End what `force_open()` or `disable()` began; else nothing happens."""
+        """End what `force_open()`, `disable()` or `shadow()` began; else nothing happens."""
+        if self._enforce_after_shadow is not None:
+            self.configure(enforce=self._enforce_after_shadow)
         self._core.release()
+
+    def configure(self, **changes: Any) -> None:
+        """Change rules while calls run: arguments of `CircuitBreaker`, all of them or none.
+
+        Calls that begin afterwards go by the new rules, those in flight go on by theirs. The state
+        and the count of failures stay; windows stay where their lengths do.
+
+        Raises ConfigError: a value is not allowed, or it cannot change: `name`, and `call_timeout`
+        of a breaker that was made without one.
+        """
+        with _configuring:
+            config = self._config.replace(**changes)
+            if config == self._config:
+                return
+            if config.name != self.name:
+                raise ConfigError("name", config.name, f"cannot change, it stays {self.name!r}")
+            if self._config.call_timeout is None and config.call_timeout is not None:
+                allowed = "cannot be set later: give the breaker one when it is made"
+                raise ConfigError("call_timeout", config.call_timeout, allowed)
+            policy = next((had for rules, had in self._policies if rules == config), None)
+            if policy is None:
+                policy = policy_of(config)
+                self._policies.append((config, policy))
+            self._config = config
+            self._enforce_after_shadow = None
+            self._follow_config()
+            self._core.adopt(policy)
+        self._core.tell_reconfigured()
+
+    def _follow_config(self) -> None:
+        config = self._config
+        listener = None if config.inline_events else config.on_event
+        self._listening = events.listen(self._core.id, listener)
+        if config.probe is not None:
+            probing.watch(self, self._core)
 
     # --- identity ------------------------------------------------------------------------------
 
@@ -348,36 +432,10 @@ class CircuitBreaker:
         return f"<CircuitBreaker {self.name!r} {self.state}>"
 
 
-def _new_core(config: BreakerConfig, clock: _core.ManualClock | None) -> _core.Breaker:
-    return _core.Breaker(
-        name=config.name,
-        failure_threshold=config.failure_threshold,
-        reset_timeout=config.reset_timeout,
-        max_reset_timeout=cast("float", config.max_reset_timeout),
-        probe_timeout=cast("float", config.probe_timeout),
-        success_threshold=config.success_threshold,
-        half_open_max=config.half_open_max,
-        lost_probe_fails=config.probe_expiry == "failure",
-        backoff_factor=config.backoff_factor,
-        jitter=config.jitter,
-        jitter_mode=config.jitter_mode,
-        rates=_core.Rates(
-            failure_rate=config.failure_rate,
-            slow_rate=config.slow_rate,
-            slow_call_duration=config.slow_call_duration,
-            count_window=config.count_window,
-            time_window=config.time_window,
-            minimum_calls=cast("int", config.minimum_calls),
-        ),
-        classify=outcome.classifier(config),
-        classify_result=outcome.result_classifier(config),
-        reopen_after=outcome.reopen_wait(config),
-        fallback=outcome.fallback_function(config),
-        on_event=outcome.inline_listener(config),
-        count_base_exceptions=config.count_base_exceptions,
-        clock=clock,
-        events=events.queue,
-    )
+def _checked_reason(reason: str | None) -> str | None:
+    if reason is not None and not isinstance(reason, str):
+        raise ConfigError("reason", reason, "must be a text or None")
+    return reason if reason is None else reason[:_MAX_REASON]
 
 
 async def _call_and_await(function: Callable[..., Awaitable[R]], *args: Any, **kwargs: Any) -> R:
@@ -394,8 +452,16 @@ _entered: ContextVar[Any] = ContextVar("memguard_entered", default=None)
 _living: weakref.WeakSet[CircuitBreaker] = weakref.WeakSet()
 
 
+# Around configure(), of any breaker: rarely used, and nobody's call waits for it.
+_configuring = threading.RLock()
+
+
 def _after_fork_in_child() -> None:
+    global _configuring
+    _configuring = threading.RLock()
     registry.renew_locks_after_fork()
+    trip_rules.renew_locks_after_fork()
+    probing.renew_after_fork()
     for breaker in _living:
         breaker._core.after_fork(os.getpid())
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, cast
 
+from memguard_native.breaker.trip_rules import Asked, Rule, as_rules
 from memguard_native.errors import ConfigError, is_finite_number
 
 Ignorable = type[BaseException] | Callable[[BaseException], object]
@@ -25,14 +26,15 @@ _MAX_PROBE_TIMEOUT = 64_800.0
 _LEAST_MAX_RESET_TIMEOUT = 300.0
 _PROBE_EXPIRIES = ("retry", "failure")
 _JITTER_MODES = ("spread", "full", "equal")
+_CALLABLES = ("probe", "backoff", "reopen_after", "failure_if", "failure_if_result", "on_event")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BreakerConfig:
     """The rules of one breaker; see `CircuitBreaker` for their meaning.
 
-    `probe_timeout`, `max_reset_timeout`, `minimum_calls` and `ignore` are completed: they hold what
-    applies.
+    `probe_timeout`, `max_reset_timeout`, `minimum_calls`, `ignore` and `trip_if` are completed:
+    they hold what applies.
 
     Raises ConfigError: a value of the wrong type or out of its range.
     """
@@ -46,14 +48,20 @@ class BreakerConfig:
     count_window: int = 100
     time_window: float | None = None
     minimum_calls: int | None = None
+    count_calls: bool | None = None
+    trip_if: Asked | Rule | tuple[Asked | Rule, ...] | None = ()
+    lump_interval: float = 0.0
     success_threshold: int = 1
     half_open_max: int = 1
     probe_timeout: float | None = None
     probe_expiry: str = "retry"
+    probe: Callable[[], object] | None = None
+    monitor_interval: float = 1.0
     backoff_factor: float = 1.0
     max_reset_timeout: float | None = None
     jitter: float = 0.0
     jitter_mode: str = "spread"
+    backoff: Callable[[int, Any], float | None] | None = None
     reopen_after: Callable[[Any], float | None] | None = None
     ignore: Ignorable | tuple[Ignorable, ...] = ()
     failure_if: Callable[[BaseException], bool | None] | None = None
@@ -61,6 +69,7 @@ class BreakerConfig:
     count_base_exceptions: bool = False
     call_timeout: float | None = None
     fallback: object = None
+    enforce: float = 1.0
     on_event: Callable[[Any], object] | None = None
     inline_events: bool = False
 
@@ -71,16 +80,23 @@ class BreakerConfig:
         _check_seconds("reset_timeout", self.reset_timeout, _MIN_RESET_TIMEOUT, _MAX_RESET_TIMEOUT)
         _check_count("success_threshold", self.success_threshold, _MAX_SUCCESS_THRESHOLD)
         _check_count("half_open_max", self.half_open_max, _MAX_PROBES)
+        self._complete()
         self._check_rates()
         _check_choice("probe_expiry", self.probe_expiry, _PROBE_EXPIRIES)
         _check_choice("jitter_mode", self.jitter_mode, _JITTER_MODES)
-        self._complete()
         if not is_finite_number(self.backoff_factor) or self.backoff_factor < 1:
             raise ConfigError("backoff_factor", self.backoff_factor, "must be a number >= 1")
-        if not is_finite_number(self.jitter) or not 0 <= self.jitter <= 1:
-            raise ConfigError("jitter", self.jitter, "must be a number from 0 to 1")
-        for name in ("reopen_after", "failure_if", "failure_if_result", "on_event"):
+        for name in ("jitter", "enforce"):
+            value = getattr(self, name)
+            if not is_finite_number(value) or not 0 <= value <= 1:
+                raise ConfigError(name, value, "must be a number from 0 to 1")
+        if self.lump_interval != 0:
+            _check_seconds("lump_interval", self.lump_interval, 0.001, _MAX_RESET_TIMEOUT)
+        _check_seconds("monitor_interval", self.monitor_interval, 0.01, 3600.0)
+        for name in _CALLABLES:
             _check_callable(name, getattr(self, name))
+        if self.count_calls not in (None, True, False):
+            raise ConfigError("count_calls", self.count_calls, "must be True, False or None")
         for item in self.ignore if isinstance(self.ignore, tuple) else ():
             _check_ignorable(item)
         for name in ("count_base_exceptions", "inline_events"):
@@ -99,28 +115,61 @@ class BreakerConfig:
             raise ConfigError("slow_call_duration", self.slow_call_duration, allowed)
         if self.slow_call_duration is not None:
             _check_seconds("slow_call_duration", self.slow_call_duration, 0.001, _MAX_RESET_TIMEOUT)
-        _check_count("count_window", self.count_window, _MAX_COUNT_WINDOW)
         if self.time_window is not None:
             _check_seconds("time_window", self.time_window, 1.0, _MAX_TIME_WINDOW)
-        if self.minimum_calls is None:
-            object.__setattr__(self, "minimum_calls", min(_MINIMUM_CALLS, self.count_window))
         _check_count("minimum_calls", self.minimum_calls, self.count_window)
 
     def _complete(self) -> None:
         complete = object.__setattr__  # frozen for everybody else
-        if self.probe_timeout is None:
-            clipped = min(max(self.reset_timeout, _MIN_PROBE_TIMEOUT), _MAX_PROBE_TIMEOUT)
-            complete(self, "probe_timeout", clipped)
+        _check_count("count_window", self.count_window, _MAX_COUNT_WINDOW)
+        for name, value in self._completions().items():
+            if getattr(self, name) is None:
+                complete(self, name, value)
         _check_seconds("probe_timeout", self.probe_timeout, _MIN_PROBE_TIMEOUT, _MAX_PROBE_TIMEOUT)
-        if self.max_reset_timeout is None:
-            longest = max(_LEAST_MAX_RESET_TIMEOUT, self.reset_timeout)
-            complete(self, "max_reset_timeout", longest)
         _check_seconds(
             "max_reset_timeout", self.max_reset_timeout, self.reset_timeout, _MAX_RESET_TIMEOUT
         )
         if not isinstance(self.ignore, tuple):
             ignore = tuple(self.ignore) if isinstance(self.ignore, list) else (self.ignore,)
             complete(self, "ignore", ignore)
+        complete(self, "trip_if", as_rules(self.trip_if))
+
+    @property
+    def trip_rules(self) -> tuple[Rule, ...]:
+        """The rules of `trip_if`."""
+        return cast("tuple[Rule, ...]", self.trip_if)
+
+    @property
+    def counts_calls(self) -> bool:
+        """Whether successes are counted: as `count_calls` says, else where a rule needs it."""
+        if self.count_calls is not None:
+            return self.count_calls
+        return bool(self.trip_if) or self.failure_rate is not None or self.slow_rate is not None
+
+    def replace(self, **changes: Any) -> BreakerConfig:
+        """The same rules with these changes; what was completed from them is completed anew.
+
+        Raises ConfigError: no such argument, or a value that is not allowed.
+        """
+        known = {field.name for field in fields(self)}
+        for name, value in changes.items():
+            if name not in known:
+                allowed = "is no rule of a breaker; there are " + ", ".join(sorted(known))
+                raise ConfigError(name, value, allowed)
+        values = {name: getattr(self, name) for name in known}
+        values |= dict.fromkeys(
+            name for name, value in self._completions().items() if values[name] == value
+        )
+        return BreakerConfig(**values | changes)
+
+    def _completions(self) -> dict[str, float]:
+        """What stands where nothing was given, by the other rules."""
+        clipped = min(max(self.reset_timeout, _MIN_PROBE_TIMEOUT), _MAX_PROBE_TIMEOUT)
+        return {
+            "minimum_calls": min(_MINIMUM_CALLS, self.count_window),
+            "probe_timeout": clipped,
+            "max_reset_timeout": max(_LEAST_MAX_RESET_TIMEOUT, self.reset_timeout),
+        }
 
     @classmethod
     def recommended(cls, name: str) -> BreakerConfig:

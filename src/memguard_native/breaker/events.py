@@ -6,7 +6,8 @@ construction makes a thread, and again in a forked child. A listener may be slow
 raises is counted and logged the first time, and no call ever waits for it. If it is so slow that
 the ring, 1024 events, overflows, the oldest are lost and counted.
 
-Transitions are logged by a listener of our own, `log_event`: see there.
+Transitions are logged by a listener of our own, `log_event`: see there. What happens too often to
+be told one by one is counted, and summed up: see `Summaries`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _POLL_SECONDS = 1.0
 _STOP_TIMEOUT = 2.0
 _LOG_INTERVAL = 1.0
 _LOG_NAMES = 1000
+_SUMMARY_INTERVAL = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +42,12 @@ class BreakerEvent:
     """Its name."""
     from_state: str
     to_state: str
-    """The states before and after, as in `State`; the same where a lost probe was replaced."""
+    """The states before and after, as in `State`; the same where a lost probe was replaced, where
+    the rules changed, and in a summary. Where nothing is enforced, what they would have been."""
     reason: str
-    """consecutive_failures, failure_rate, slow_rate, timeout (an open period or a state set by hand
-    ended), probe_succeeded, probe_failed, probe_lost, inconclusive, manual or reset."""
+    """consecutive_failures, failure_rate, slow_rate, custom, timeout (an open period or a state set
+    by hand ended), probe_succeeded, probe_failed, probe_lost, inconclusive, manual, reset,
+    reconfigured or summary."""
     generation: int
     """Grows by one with each transition of the breaker: the order of its events."""
     at_ns: int
@@ -52,9 +56,18 @@ class BreakerEvent:
     """When: seconds since 1970-01-01 UTC, to show."""
     pid: int
     """The process in which it happened."""
+    is_shadow: bool = False
+    """Whether rejections are not enforced: no call was or will be rejected because of this."""
+    detail: str | None = None
+    """What a rule of the user's said, or the reason given by hand."""
+    rejections: int = 0
+    slow_calls: int = 0
+    stale: int = 0
+    """Of a summary: how many there were since the last one. At most one a second and breaker."""
 
 
 Listener = Callable[[BreakerEvent], object]
+Task = Callable[[], float | None]
 
 
 class Subscription:
@@ -62,6 +75,7 @@ class Subscription:
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
+        self.is_log = isinstance(listener, _LogEvents)
         self.errors = 0
 
     def __call__(self, event: BreakerEvent) -> None:
@@ -100,13 +114,18 @@ def subscribe(listener: Listener) -> Callable[[], None]:
 
 
 class _LogEvents:
-    """Logs transitions: to open at WARNING, others at INFO, at most one a second and breaker."""
+    """Logs transitions: to open at WARNING, others at INFO, at most one a second and breaker.
+
+    Summaries are not logged.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._last: dict[str, tuple[float, int]] = {}
 
     def __call__(self, event: BreakerEvent) -> None:
+        if event.reason == "summary":
+            return
         now = self._clock()
         last, skipped = self._last.get(event.breaker, (-_LOG_INTERVAL, 0))
         if now - last < _LOG_INTERVAL:
@@ -120,11 +139,13 @@ class _LogEvents:
         opened = event.to_state in ("open", "forced_open")
         logger.log(
             logging.WARNING if opened else logging.INFO,
-            "circuit %r: %s -> %s (%s)%s",
+            "circuit %r: %s -> %s (%s%s)%s%s",
             event.breaker,
             event.from_state,
             event.to_state,
             event.reason,
+            "" if event.detail is None else f": {event.detail}",
+            ", in shadow: nothing is rejected" if event.is_shadow else "",
             f", {skipped} changes before it were not logged" if skipped else "",
         )
 
@@ -139,21 +160,28 @@ stop_logging = subscribe(log_event)
 _names: dict[int, str] = {}  # of the breakers by their id in events
 
 
+# The native halves of the breakers by the same number, for summaries.
+_cores: weakref.WeakValueDictionary[int, _core.Breaker] = weakref.WeakValueDictionary()
+
 # The listeners of single breakers. Each is kept by its breaker and not here, where it would keep
 # alive what it belongs to, the breaker perhaps included.
 _own: weakref.WeakValueDictionary[int, Subscription] = weakref.WeakValueDictionary()
 
 
-def register(
-    breaker: object, breaker_id: int, name: str, listener: Listener | None
-) -> Subscription | None:
-    """Called by each new breaker: its events carry this name, also those told after its end.
+def register(breaker: object, core: _core.Breaker, name: str) -> None:
+    """Called by each new breaker: its events carry this name, also those told after its end."""
+    _names[core.id] = name
+    _cores[core.id] = core
+    weakref.finalize(breaker, _deliverer.forget, core.id).atexit = False
 
-    Returns what the breaker has to keep for as long as `listener` is to be told.
+
+def listen(breaker_id: int, listener: Listener | None) -> Subscription | None:
+    """From now on `listener` alone is told what happens to this one breaker.
+
+    Returns what the breaker has to keep for as long as that is to be so.
     """
-    _names[breaker_id] = name
-    weakref.finalize(breaker, _deliverer.forget, breaker_id).atexit = False
     if listener is None:
+        _own.pop(breaker_id, None)
         return None
     subscription = _own[breaker_id] = Subscription(listener)
     return subscription
@@ -161,7 +189,7 @@ def register(
 
 def as_event(told: tuple[Any, ...]) -> BreakerEvent:
     """The event that the core tells as a tuple."""
-    breaker_id, generation, at_ns, wall_ns, from_state, to_state, reason = told
+    breaker_id, generation, at_ns, wall_ns, from_state, to_state, reason, is_shadow, detail = told
     return BreakerEvent(
         breaker=_names.get(breaker_id, "unknown"),
         from_state=from_state,
@@ -171,7 +199,75 @@ def as_event(told: tuple[Any, ...]) -> BreakerEvent:
         at_ns=at_ns,
         wall_time=wall_ns / 1e9,
         pid=os.getpid(),
+        is_shadow=is_shadow,
+        detail=detail,
     )
+
+
+# --- summaries ------------------------------------------------------------------------------------
+
+
+class Summaries:
+    """Tells what is counted and not told one by one: at most one event a second and breaker.
+
+    It looks only while somebody beside the log listens, on the event thread, which the first
+    transition starts.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next = 0.0
+        self._told: dict[int, tuple[int, ...]] = {}
+
+    def __call__(self) -> float | None:
+        """Called by the event thread; returns the seconds until it wants to be called again."""
+        now = self._clock()
+        if now < self._next:
+            return self._next - now
+        self._next = now + _SUMMARY_INTERVAL
+        cores = dict(_cores)
+        self._told = {key: counters for key, counters in self._told.items() if key in cores}
+        for breaker_id, core in cores.items():
+            counters = core.counters()
+            before = self._told.get(breaker_id, (0, 0, 0))
+            if counters != before and _listeners(breaker_id):
+                self._told[breaker_id] = counters
+                _tell(breaker_id, _summary(breaker_id, core, before, counters))
+        return _SUMMARY_INTERVAL
+
+
+def _summary(
+    breaker_id: int, core: _core.Breaker, before: tuple[int, ...], now: tuple[int, ...]
+) -> BreakerEvent:
+    found = core.snapshot()
+    rejections, slow_calls, stale = (late - early for late, early in zip(now, before, strict=True))
+    return BreakerEvent(
+        breaker=_names.get(breaker_id, "unknown"),
+        from_state=found["would_be"],
+        to_state=found["would_be"],
+        reason="summary",
+        generation=found["generation"],
+        at_ns=round(core.now() * 1e9),
+        wall_time=time.time(),
+        pid=os.getpid(),
+        is_shadow=found["state"] == "shadow",
+        rejections=rejections,
+        slow_calls=slow_calls,
+        stale=stale,
+    )
+
+
+def _listeners(breaker_id: int) -> list[Subscription]:
+    """Who is told about this breaker, the log apart."""
+    own = _own.get(breaker_id)
+    others = [one for one in _subscriptions if not one.is_log]
+    return others if own is None else [*others, own]
+
+
+def _tell(breaker_id: int, event: BreakerEvent) -> None:
+    own = _own.get(breaker_id)
+    for subscription in _subscriptions if own is None else (*_subscriptions, own):
+        subscription(event)
 
 
 class _Deliverer:
@@ -181,6 +277,7 @@ class _Deliverer:
         self._asked: SimpleQueue[threading.Event | None] = SimpleQueue()
         self._forgotten: SimpleQueue[int] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._tasks: list[Task] = []
         self._stopping = False
         self._next = 0
         self.lost = 0
@@ -229,25 +326,37 @@ class _Deliverer:
         self.queue.arm()
 
     def _run(self) -> None:
+        wait = _POLL_SECONDS
         while not self._stopping:
-            asked = self._take()
+            asked = self._take(wait)
             self.queue.arm()
             self._deliver()
+            wait = min([_POLL_SECONDS, *self._run_tasks()])
             if asked is not None:
                 asked.set()
         self._deliver()
 
-    def _take(self) -> threading.Event | None:
+    def add_task(self, task: Task) -> None:
+        """Have the thread call `task` whenever it wakes, and after the seconds that it returns."""
+        self._tasks.append(task)
+
+    def _run_tasks(self) -> list[float]:
+        waits = []
+        for task in self._tasks:
+            try:
+                wait = task()
+            except Exception:  # ours, but the thread has to live on
+                logger.exception("a task of the event thread raised")
+                continue
+            if wait is not None:
+                waits.append(wait)
+        return waits
+
+    def _take(self, wait: float) -> threading.Event | None:
         try:
-            return self._asked.get(timeout=_POLL_SECONDS)
+            return self._asked.get(timeout=wait)
         except Empty:
             return None
-
-    def _tell(self, told: tuple[Any, ...]) -> None:
-        event = as_event(told)
-        own = _own.get(told[0])
-        for subscription in _subscriptions if own is None else (*_subscriptions, own):
-            subscription(event)
 
     def _deliver(self) -> None:
         forgotten = [self._forgotten.get() for _ in range(self._forgotten.qsize())]
@@ -256,7 +365,7 @@ class _Deliverer:
             told, self._next, lost, unfinished = self.queue.read(after=self._next, skip=skip)
             self.lost += lost
             for one in told:
-                self._tell(one)
+                _tell(one[0], as_event(one))
             if not told and not unfinished:
                 break
             if unfinished and skip:
@@ -272,6 +381,8 @@ class _Deliverer:
 
 _deliverer = _Deliverer()
 queue = _deliverer.queue
+add_task = _deliverer.add_task
+add_task(Summaries())
 
 
 def flush(timeout: float = 5.0) -> bool:

@@ -51,8 +51,12 @@ def check_callable(function: object) -> None:
         raise TypeError(f"cannot guard {function!r}: it is not callable")
 
 
-def with_timeout(function: Callable[P, R], form: Form, seconds: float) -> Callable[P, R]:
+def with_timeout(
+    function: Callable[P, R], form: Form, seconds: Callable[[], float | None]
+) -> Callable[P, R]:
     """The coroutine function, cancelled after so many seconds: its caller gets a TimeoutError.
+
+    `seconds()` is asked at each call; None: no limit.
 
     Raises TypeError for other forms: nothing can stop them from outside.
     """
@@ -64,7 +68,7 @@ def with_timeout(function: Callable[P, R], form: Form, seconds: float) -> Callab
     async def timed(*args: P.args, **kwargs: P.kwargs) -> Any:
         import asyncio
 
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds()):
             return await coroutine_function(*args, **kwargs)
 
     return cast("Callable[P, R]", timed)

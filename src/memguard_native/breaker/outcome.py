@@ -14,10 +14,14 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
+from memguard_native import _core
 from memguard_native.breaker.config import BreakerConfig
 from memguard_native.breaker.events import as_event
+from memguard_native.breaker.trip_rules import PileUp, When
 
 logger = logging.getLogger("memguard_native.breaker")
+
+_MAX_WHY = 160
 
 
 class Verdict(IntEnum):
@@ -31,15 +35,15 @@ class Verdict(IntEnum):
 class Predicate:
     """A user's function whose errors must not reach the guarded call."""
 
-    def __init__(self, name: str, function: Callable[[Any], Any]) -> None:
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self._name = name
         self._function = function
         self.errors = 0
 
-    def __call__(self, subject: object) -> Any:
+    def __call__(self, *subjects: object) -> Any:
         """What the function answers; None if it raises."""
         try:
-            return self._function(subject)
+            return self._function(*subjects)
         except Exception:
             self.errors += 1
             if self.errors == 1:
@@ -100,6 +104,38 @@ def result_classifier(config: BreakerConfig) -> Callable[[object], Verdict] | No
 def reopen_wait(config: BreakerConfig) -> Callable[[object], float | None] | None:
     """The seconds that the dependency asked for, by `reopen_after`."""
     return None if config.reopen_after is None else Predicate("reopen_after", config.reopen_after)
+
+
+def backoff_wait(config: BreakerConfig) -> Callable[[int, object], float | None] | None:
+    """The seconds to stay open, by `backoff`."""
+    return None if config.backoff is None else Predicate("backoff", config.backoff)
+
+
+def trip_hook(config: BreakerConfig, when: When) -> Callable[..., str | None] | None:
+    """Asks the rules of `trip_if` that are asked at this moment; None: there is none."""
+    asked = [
+        Predicate("trip_if", one.why)
+        for one in config.trip_rules
+        if not isinstance(one, PileUp) and one.when == when
+    ]
+    if not asked:
+        return None
+
+    def hook(core: _core.Breaker, outcome: object) -> str | None:
+        for one in asked:
+            why = one(core, config.name, outcome)
+            if why:
+                return str(why)[:_MAX_WHY] if why is not True else "a rule of the user's"
+        return None
+
+    return hook
+
+
+def max_in_flight(config: BreakerConfig) -> int | None:
+    """The lowest limit of the `pile_up` rules; None: there is none."""
+    return min(
+        (one.max_in_flight for one in config.trip_rules if isinstance(one, PileUp)), default=None
+    )
 
 
 def inline_listener(config: BreakerConfig) -> Callable[[tuple[Any, ...]], object] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memguard_native import CircuitOpenError, State
+from memguard_native import CircuitBreaker, CircuitOpenError, ConfigError, State
 
 from .calls import Boom, admitted, fail, fail_times, succeed
 
@@ -91,3 +91,24 @@ def test_a_manual_trip_is_told_as_such(breaker):
     breaker.trip()
     with pytest.raises(CircuitOpenError, match="opened by hand"):
         breaker.call(succeed)
+
+
+def test_a_reason_given_by_hand_is_told_by_errors_and_events(clock):
+    told = []
+    breaker = CircuitBreaker("why", clock=clock, on_event=told.append, inline_events=True)
+    breaker.force_open(reason="maintenance")
+    with pytest.raises(CircuitOpenError, match=r"forced open by hand \(maintenance\)") as caught:
+        breaker.call(succeed)
+    assert caught.value.detail == "maintenance"
+    breaker.disable(reason="drill")
+    breaker.auto()
+    breaker.trip(reason="bad deploy")
+    assert [one.detail for one in told] == ["maintenance", "drill", None, "bad deploy"]
+    assert breaker.snapshot().detail == "bad deploy"
+
+
+@pytest.mark.parametrize("method", ["trip", "force_open", "disable"])
+def test_a_reason_that_is_no_text_is_refused(breaker, method):
+    with pytest.raises(ConfigError, match="reason"):
+        getattr(breaker, method)(reason=3)
+    assert breaker.state is State.closed

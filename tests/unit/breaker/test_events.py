@@ -12,8 +12,9 @@ import threading
 
 import pytest
 
-from memguard_native import CircuitBreaker, State
+from memguard_native import BreakerConfig, CircuitBreaker, State, _core
 from memguard_native.breaker import events
+from memguard_native.breaker.policy import policy_of
 from memguard_native.testing import ManualClock
 
 from .calls import Boom, admitted, fail, fail_times, succeed
@@ -22,6 +23,7 @@ from .calls import Boom, admitted, fail, fail_times, succeed
 @pytest.fixture
 def heard():
     """Every event of a breaker whose name begins with "events"."""
+    assert events.flush()  # what earlier tests left behind
     told: list[events.BreakerEvent] = []
     stop = events.subscribe(lambda e: told.append(e) if e.breaker.startswith("events") else None)
     yield told
@@ -30,7 +32,11 @@ def heard():
 
 def kinds(told):
     assert events.flush()
-    return [(event.from_state, event.to_state, event.reason) for event in told]
+    return [
+        (event.from_state, event.to_state, event.reason)
+        for event in told
+        if event.reason != "summary"
+    ]
 
 
 def test_every_transition_is_one_event_in_order(heard, clock):
@@ -211,6 +217,7 @@ def test_a_listener_does_not_keep_its_breaker_alive():
 
 
 def test_unsubscribing_twice_is_fine():
+    assert events.flush()  # what earlier tests left behind
     told: list[events.BreakerEvent] = []
     stop = events.subscribe(told.append)
     stop()
@@ -274,6 +281,114 @@ def test_the_log_forgets_breakers_that_come_and_go():
 
 
 # --- threads and processes ------------------------------------------------------------------------
+
+
+def test_the_detail_of_an_event_reaches_the_listener(heard, clock):
+    breaker = CircuitBreaker("events", clock=clock, trip_if=lambda snapshot: "too much")
+    fail_times(breaker, 1)
+    assert events.flush()
+    assert [(one.reason, one.detail) for one in heard] == [("custom", "too much")]
+
+
+def test_details_of_events_that_were_lost_are_forgotten(clock):
+    queue = _core.EventQueue(lambda: None)
+    core = _core.Breaker(
+        name="x", policy=policy_of(BreakerConfig(name="x")), clock=clock, events=queue
+    )
+    for number in range(3000):
+        core.trip(None, f"trip {number}")
+    told, position, lost, _ = queue.read(after=0, skip=False)
+    while told:
+        newest = told[-1]
+        told, position, _, _ = queue.read(after=position, skip=False)
+    assert lost == 3000 - 1024
+    assert newest[-1] == "trip 2999"
+
+
+# --- summaries ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """The event thread sums nothing up meanwhile."""
+    monkeypatch.setattr(events._deliverer, "_tasks", [])
+
+
+def summary_of(breaker, heard):
+    found = [one for one in heard if one.reason == "summary" and one.breaker == breaker.name]
+    return [(one.rejections, one.slow_calls, one.stale) for one in found]
+
+
+def test_rejections_slow_calls_and_stale_results_are_summed_up(heard, clock, alone):
+    now = [100.0]
+    summaries = events.Summaries(clock=lambda: now[0])
+    breaker = CircuitBreaker("events summed", clock=clock, slow_rate=1.0, slow_call_duration=1.0)
+    slow, late = breaker.attempt(), breaker.attempt()
+    clock.advance(1)
+    slow.success()
+    breaker.trip()
+    late.success()
+    for _ in range(7):
+        assert not admitted(breaker)
+    summaries()
+    assert summary_of(breaker, heard) == [(7, 2, 1)]
+    event = next(one for one in heard if one.reason == "summary" and one.rejections == 7)
+    assert (event.from_state, event.to_state, event.pid) == ("open", "open", os.getpid())
+
+
+def test_there_is_at_most_one_summary_per_breaker_and_second(heard, clock, alone):
+    now = [100.0]
+    summaries = events.Summaries(clock=lambda: now[0])
+    breaker = CircuitBreaker("events summed", clock=clock)
+    breaker.trip()
+    for _ in range(5):
+        assert not admitted(breaker)
+        summaries()
+        now[0] += 0.25
+    assert summary_of(breaker, heard) == [(1, 0, 0), (4, 0, 0)]
+    now[0] += 5
+    summaries()
+    assert len(summary_of(breaker, heard)) == 2
+
+
+def test_nothing_is_summed_up_for_the_log_alone(clock, alone, monkeypatch):
+    told = []
+    monkeypatch.setattr(events, "_tell", lambda *event: told.append(event))
+    breaker = CircuitBreaker("unheard", clock=clock)
+    breaker.trip()
+    assert not admitted(breaker)
+    events.Summaries()()
+    assert told == []
+
+
+def test_a_summary_is_not_logged(caplog, clock):
+    with caplog.at_level(logging.DEBUG, "memguard_native.breaker"):
+        events.log_event(
+            events.BreakerEvent(
+                breaker="x",
+                from_state="open",
+                to_state="open",
+                reason="summary",
+                generation=1,
+                at_ns=0,
+                wall_time=0.0,
+                pid=1,
+                rejections=5,
+            )
+        )
+    assert caplog.records == []
+
+
+def test_the_log_says_why_and_whether_it_is_a_shadow(caplog, clock):
+    breaker = CircuitBreaker("logged shadow", clock=clock, enforce=0.0)
+    with caplog.at_level(logging.INFO, "memguard_native.breaker"):
+        breaker.trip(reason="bad deploy")
+        assert events.flush()
+    line = next(one.getMessage() for one in caplog.records if "logged shadow" in one.getMessage())
+    assert line.endswith("(manual: bad deploy), in shadow: nothing is rejected")
+
+
+# --- processes ------------------------------------------------------------------------------------
 
 
 def run(code):

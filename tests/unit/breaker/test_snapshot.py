@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pickle
 
@@ -9,7 +10,7 @@ import pytest
 
 from memguard_native import CircuitBreaker
 
-from .calls import admitted, fail_times
+from .calls import admitted, fail_times, succeed
 
 
 def test_a_new_breaker_has_counted_nothing(breaker):
@@ -74,3 +75,89 @@ def test_a_snapshot_is_immutable_picklable_and_ready_for_json(breaker):
         found.state = "closed"
     assert pickle.loads(pickle.dumps(found)) == found
     assert json.loads(json.dumps(found.to_dict()))["schema"] == 1
+
+
+# --- R20: metrics that are counters, so that nothing between two looks is missed ------------------
+
+
+def test_transitions_between_two_looks_are_counted_by_kind(breaker, clock):
+    fail_times(breaker, 5)
+    clock.advance(60)
+    assert admitted(breaker)
+    breaker.trip()
+    breaker.reset()
+    assert breaker.snapshot().transitions_by_kind == {
+        "closed->open": 2,
+        "half_open->closed": 1,
+        "open->closed": 1,
+        "open->half_open": 1,
+    }
+
+
+def test_the_time_spent_open_is_counted(breaker, clock):
+    breaker.trip()
+    clock.advance(10)
+    breaker.reset()
+    clock.advance(100)
+    breaker.force_open()
+    clock.advance(5)
+    assert breaker.snapshot().open_seconds == pytest.approx(15)
+    clock.advance(1)
+    assert breaker.snapshot().open_seconds == pytest.approx(16)
+
+
+def test_every_way_in_which_calls_end_is_counted(clock):
+    breaker = CircuitBreaker(
+        "all", None, clock=clock, slow_rate=1.0, slow_call_duration=5.0, ignore=KeyError
+    )
+    guarded = breaker(succeed)
+    guarded()
+    guarded()
+    fail_times(breaker, 1)
+    with pytest.raises(KeyError):
+        breaker.call({}.__getitem__, "x")
+    slow = breaker.attempt()
+    clock.advance(5)
+    slow.success()
+    late = breaker.attempt()
+    breaker.reset()
+    late.success()
+
+    async def cancelled():
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(breaker(cancelled)())
+    found = breaker.snapshot()
+    assert (found.successes, found.failures, found.neutrals) == (4, 1, 2)
+    assert (found.slow, found.cancelled, found.stale) == (1, 1, 1)
+
+
+def test_probes_count_as_successes_too(clock):
+    breaker = CircuitBreaker("probes", 1, clock=clock, count_calls=True)
+    fail_times(breaker, 1)
+    clock.advance(60)
+    assert admitted(breaker)
+    assert admitted(breaker)
+    assert breaker.snapshot().successes == 2
+
+
+def test_successes_are_unknown_where_they_are_not_counted(breaker):
+    assert admitted(breaker)
+    assert breaker.snapshot().successes is None
+
+
+@pytest.mark.parametrize(
+    ("rules", "counted"),
+    [
+        ({}, False),
+        ({"failure_rate": 0.5}, True),
+        ({"trip_if": lambda snapshot: None}, True),
+        ({"failure_rate": 0.5, "count_calls": True}, True),
+        ({"count_calls": True}, True),
+    ],
+)
+def test_calls_are_counted_where_a_rule_needs_it(rules, counted):
+    breaker = CircuitBreaker("counted", **rules)
+    assert breaker.config.counts_calls is counted
+    assert (breaker.snapshot().successes is not None) is counted
