@@ -287,3 +287,16 @@ TEST(a_share_of_the_rejections_is_enforced) {
     }
     CHECK(enforced > 2300 && enforced < 2700);
 }
+
+TEST(a_stale_probe_leaves_the_windows_of_the_present_era_alone) {
+    WindowConfig rates;
+    rates.failure_rate = 0.5;
+    Circuit circuit{short_config(), rates};
+    circuit.trip(0);
+    const Token late = circuit.admit(10 * kNsPerMs).token();
+    CHECK(late.is_probe());
+    circuit.cell.reset(circuit.rules, 10 * kNsPerMs);
+    circuit.settle(circuit.admit(10 * kNsPerMs).token(), Verdict::failure, 10 * kNsPerMs);
+    circuit.settle(late, Verdict::success, 10 * kNsPerMs);
+    CHECK(circuit.rules.windows->counts(rates).failures == 1);
+}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import math
 from collections import Counter
-from collections.abc import Coroutine
 from typing import Any
 
 import hypothesis.strategies as st
@@ -20,12 +19,19 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from memguard_native import CircuitBreaker, CircuitOpenError
-from memguard_native._core import ManualClock
+from memguard_native import CircuitBreaker, CircuitOpenError, pile_up
+from memguard_native._core import Attempt, ManualClock
+from memguard_native.breaker import probing
 
-from .reference import Call, ReferenceBreaker
-
-RESET_TIMEOUT = 10.0
+from .reference import (
+    COUNT_WINDOW,
+    MAX_RESET_TIMEOUT,
+    MINIMUM_CALLS,
+    MONITOR_INTERVAL,
+    Call,
+    ReferenceBreaker,
+    Rules,
+)
 
 
 class Boom(Exception):
@@ -49,16 +55,72 @@ async def work() -> None:
 
 VERDICTS = ("success", "failure", "neutral")
 HANDS = ("trip", "reset", "force_open", "disable", "auto", "fork")
+RAISED = {"success": StopIteration, "failure": Boom, "neutral": KeyboardInterrupt}
 steps: Counter[str] = Counter()
 
-RULES = st.fixed_dictionaries(
-    {
-        "success_threshold": st.integers(1, 3),
-        "half_open_max": st.integers(1, 3),
-        "probe_expiry": st.sampled_from(["retry", "failure"]),
-        "backoff_factor": st.sampled_from([1.0, 2.0]),
-    }
+RULES = st.builds(
+    Rules,
+    failure_threshold=st.sampled_from([2, 3, 5, 100]),
+    success_threshold=st.integers(1, 3),
+    half_open_max=st.integers(1, 3),
+    lost_probe_fails=st.booleans(),
+    backoff_factor=st.sampled_from([1.0, 2.0]),
+    failure_rate=st.sampled_from([None, 0.5, 0.5, 1.0]),
+    lump_interval=st.sampled_from([0.0, 0.0, 0.0, 2.0]),
+    trips_at_every=st.sampled_from([None, None, 4]),
+    max_in_flight=st.sampled_from([None, None, 3]),
+    enforce=st.sampled_from([1.0, 1.0, 1.0, 0.0]),
+    has_probe=st.sampled_from([False, False, True]),
 )
+
+
+def arguments(rules: Rules) -> dict[str, Any]:
+    """The same rules for the native breaker."""
+    every, most = rules.trips_at_every, rules.max_in_flight
+    trip_if = () if every is None else (lambda snapshot: snapshot.failures % every == 0,)
+    return {
+        "failure_threshold": rules.failure_threshold,
+        "reset_timeout": rules.reset_timeout,
+        "max_reset_timeout": MAX_RESET_TIMEOUT,
+        "success_threshold": rules.success_threshold,
+        "half_open_max": rules.half_open_max,
+        "probe_expiry": "failure" if rules.lost_probe_fails else "retry",
+        "backoff_factor": rules.backoff_factor,
+        "failure_rate": rules.failure_rate,
+        "count_window": COUNT_WINDOW,
+        "minimum_calls": MINIMUM_CALLS,
+        "lump_interval": rules.lump_interval,
+        "trip_if": trip_if if most is None else (*trip_if, pile_up(most)),
+        "enforce": rules.enforce,
+        "probe": never_run if rules.has_probe else None,
+        "monitor_interval": MONITOR_INTERVAL,
+    }
+
+
+def never_run() -> None:
+    """The machine itself is the prober."""
+    raise AssertionError("nobody watches the breakers of the model")
+
+
+class RunningCall:
+    """A call of the native breaker, by a coroutine or as the prober's attempt."""
+
+    def __init__(self, native: Any, expected: Call) -> None:
+        self.native = native
+        self.expected = expected
+
+    def end(self, verdict: str) -> None:
+        if isinstance(self.native, Attempt):
+            getattr(self.native, verdict)()
+            return
+        with pytest.raises(RAISED[verdict]):
+            self.native.send(verdict)
+
+    def drop(self) -> None:
+        if isinstance(self.native, Attempt):
+            self.native.neutral()
+        else:
+            self.native.close()
 
 
 class BreakerMachine(RuleBasedStateMachine):
@@ -69,26 +131,42 @@ class BreakerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = ManualClock(start=1000.0)
-        self.calls: list[tuple[Any, Call]] = []
+        self.calls: list[RunningCall] = []
+        self.told: list[tuple[str, str, str, bool]] = []
+        self.given: dict[Rules, dict[str, Any]] = {}
 
     @initialize(rules=RULES)
-    def choose_rules(self, rules: dict[str, Any]) -> None:
+    def choose_rules(self, rules: Rules) -> None:
         self.native = CircuitBreaker(
-            "model", 3, RESET_TIMEOUT, max_reset_timeout=35.0, clock=self.clock, **rules
+            "model",
+            clock=self.clock,
+            on_event=self.listen,
+            inline_events=True,
+            **self.arguments_of(rules),
         )
-        lost_probe_fails = rules.pop("probe_expiry") == "failure"
-        self.reference = ReferenceBreaker(
-            3, RESET_TIMEOUT, max_reset_timeout=35.0, lost_probe_fails=lost_probe_fails, **rules
-        )
+        self.reference = ReferenceBreaker(rules)
         self.guarded = self.native(work)
+
+    def arguments_of(self, rules: Rules) -> dict[str, Any]:
+        """The same objects each time, as a user who goes back to earlier rules has."""
+        return self.given.setdefault(rules, arguments(rules))
+
+    def listen(self, event: Any) -> None:
+        steps[event.reason] += 1
+        self.told.append((event.from_state, event.to_state, event.reason, event.is_shadow))
 
     def now(self) -> float:
         return self.clock.now()
 
+    @rule(rules=RULES)
+    def configure(self, rules: Rules) -> None:
+        self.native.configure(**self.arguments_of(rules))
+        self.reference.configure(rules)
+
     @rule(target=running)
-    def begin(self) -> tuple[Coroutine[Any, Any, None], Call] | None:
-        coroutine = self.guarded()
+    def begin(self) -> RunningCall | None:
         expected = self.reference.admit(self.now())
+        coroutine = self.guarded()
         try:
             # In a context of its own: a call of another task is no part of a probe.
             contextvars.Context().run(coroutine.send, None)
@@ -96,29 +174,39 @@ class BreakerMachine(RuleBasedStateMachine):
             assert expected is None, "the native breaker rejects what the reference admits"
             return None
         assert expected is not None, "the native breaker admits what the reference rejects"
-        self.calls.append((coroutine, expected))
-        return coroutine, expected
+        self.calls.append(RunningCall(coroutine, expected))
+        return self.calls[-1]
+
+    @rule(target=running)
+    def probe(self) -> RunningCall | None:
+        due = self.reference.is_probe_due(self.now())
+        assert self.native._core.is_probe_due() == due
+        if not due:
+            return None
+        expected = self.reference.admit(self.now(), as_prober=True)
+        attempt = contextvars.Context().run(Attempt, self.native._core, as_prober=True)
+        assert expected is not None, "the prober is due"
+        steps["prober"] += 1
+        self.calls.append(RunningCall(attempt, expected))
+        return self.calls[-1]
 
     @rule(call=running, verdict=st.sampled_from(VERDICTS))
-    def end(self, call: tuple[Any, Call] | None, verdict: str) -> None:
+    def end(self, call: RunningCall | None, verdict: str) -> None:
         if call is None or call not in self.calls:
             return
         self.calls.remove(call)
-        coroutine, expected = call
-        raised = {"success": StopIteration, "failure": Boom, "neutral": KeyboardInterrupt}
-        with pytest.raises(raised[verdict]):
-            coroutine.send(verdict)
+        call.end(verdict)
+        expected = call.expected
         steps[f"{expected.kind} {verdict}" if expected in self.reference.current else "stale"] += 1
         self.reference.settle(expected, verdict, self.now())
 
     @rule(call=running)
-    def drop(self, call: tuple[Any, Call] | None) -> None:
+    def drop(self, call: RunningCall | None) -> None:
         if call is None or call not in self.calls:
             return
         self.calls.remove(call)
-        coroutine, expected = call
-        coroutine.close()
-        self.reference.settle(expected, "neutral", self.now())
+        call.drop()
+        self.reference.settle(call.expected, "neutral", self.now())
 
     # Half seconds, and never the end of a lease itself: the lease is rounded up to 16 ms.
     @rule(steps=st.integers(1, 30))
@@ -166,24 +254,38 @@ class BreakerMachine(RuleBasedStateMachine):
     @invariant()
     def they_agree(self) -> None:
         steps["checked"] += 1
-        assert self.native.state == self.reference.shown_state(self.now())
-        assert self.native.failure_count == self.reference.failures
-        if self.reference.state in ("open", "forced_open"):
-            left = max(0.0, self.reference.until - self.now())
-            expected = left if left < math.inf else self.reference.max_reset_timeout
+        now, reference = self.now(), self.reference
+        assert self.native.state == reference.shown_state(now)
+        assert self.native.failure_count == reference.failures
+        assert self.told == reference.events
+        found = self.native.snapshot()
+        assert found.generation == reference.generation
+        assert found.step == reference.step
+        assert found.in_flight == reference.in_flight
+        totals = (found.failures, found.neutrals, found.stale, found.rejections, found.unenforced)
+        assert totals == tuple(reference.totals.values())
+        if reference.state == "closed":
+            window = reference.policy.window or ()
+            assert (found.window_calls, found.window_failures) == (len(window), sum(window))
+        expected = reference.retry_after(now)
+        if expected is not None:
             assert self.native.retry_after == pytest.approx(expected, abs=0.001)
 
     def teardown(self) -> None:
-        for coroutine, _ in self.calls:
-            coroutine.close()
+        for call in self.calls:
+            call.drop()
 
 
-def test_the_native_breaker_agrees_with_the_reference_over_ten_thousand_steps():
+def test_the_native_breaker_agrees_with_the_reference_over_ten_thousand_steps(monkeypatch):
+    monkeypatch.setattr(probing, "watch", lambda *breaker: None)
     steps.clear()
     run_state_machine_as_test(
         BreakerMachine, settings=settings(max_examples=600, stateful_step_count=50, deadline=None)
     )
     assert steps["checked"] >= 10_000
     # Of each kind of step enough that a difference would show.
-    for kind in ("normal failure", "probe success", "probe failure", "probe neutral", "stale"):
+    for kind in (
+        *("normal failure", "probe success", "probe failure", "probe neutral", "stale"),
+        *("unrecorded failure", "prober", "custom", "failure_rate", "reconfigured", "probe_lost"),
+    ):
         assert steps[kind] >= 50, steps

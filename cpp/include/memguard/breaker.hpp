@@ -283,14 +283,17 @@ class BreakerCell {
     [[nodiscard]] Event record(const Rules& rules, Token token, Ending ending, std::int64_t now_ns,
                                bool& is_known_success) noexcept {
         Windows& windows = *rules.windows;
+        const Word w = load();
+        if (!token.counts() || w.generation() != token.generation) {
+            return Event::none;
+        }
         if (token.is_probe()) {
             // Before the compare-and-swap that may close: a fresh window must not see the failures
             // that opened it, and after it somebody may count already. Nothing counts meanwhile.
             windows.restart(now_ns);
             return Event::none;
         }
-        const Word w = load();
-        if (!token.counts() || w.phase() != Phase::closed || w.generation() != token.generation) {
+        if (w.phase() != Phase::closed) {
             return Event::none;
         }
         const bool failed = ending.verdict == Verdict::failure;
