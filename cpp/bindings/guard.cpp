@@ -154,6 +154,7 @@ int guard_traverse(PyObject* self, visitproc visit, void* arg) {
     Py_VISIT(guard->function);
     Py_VISIT(guard->core);
     Py_VISIT(guard->owner);
+    Py_VISIT(guard->on_reject);
     Py_VISIT(guard->dict);
     return 0;
 }
@@ -163,6 +164,7 @@ int guard_clear(PyObject* self) {
     Guard* const guard = as_guard(self);
     Py_SETREF(guard->function, Py_NewRef(state_of(self).cleared_function));
     Py_SETREF(guard->owner, Py_NewRef(Py_None));
+    Py_CLEAR(guard->on_reject);
     Py_CLEAR(guard->dict);
     return 0;
 }
@@ -178,6 +180,7 @@ void guard_dealloc(PyObject* self) {
     Py_DECREF(guard->function);
     Py_DECREF(guard->owner);
     Py_DECREF(guard->core);
+    Py_XDECREF(guard->on_reject);
     Py_XDECREF(guard->dict);
     type->tp_free(self);
     Py_DECREF(type);
@@ -260,10 +263,11 @@ PyObject* guard_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
     PyObject* function = nullptr;
     PyObject* core = nullptr;
     PyObject* owner = nullptr;
+    PyObject* on_reject = Py_None;
     int form = 0;
-    static const char* const names[] = {"function", "core", "owner", "form", nullptr};
-    if (PyArg_ParseTupleAndKeywords(args, keywords, "OOOi:Guard", const_cast<char**>(names),
-                                    &function, &core, &owner, &form) == 0) {
+    static const char* const names[] = {"function", "core", "owner", "form", "on_reject", nullptr};
+    if (PyArg_ParseTupleAndKeywords(args, keywords, "OOOi|O:Guard", const_cast<char**>(names),
+                                    &function, &core, &owner, &form, &on_reject) == 0) {
         return nullptr;
     }
     if (form < 0 || form > static_cast<int>(Form::async_generator)) {
@@ -280,6 +284,7 @@ PyObject* guard_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
         guard->word = &guard->breaker->cell.word();
         guard->core = Py_NewRef(core);
         guard->owner = Py_NewRef(owner);
+        guard->on_reject = Py_IsNone(on_reject) ? nullptr : Py_NewRef(on_reject);
         guard->breaker->add(*guard);
     }
     return reinterpret_cast<PyObject*>(guard);

@@ -89,6 +89,15 @@ Start start_fallback(Stepper* self, const py::object& fallback, PyObject** resul
     return Start::go_on;
 }
 
+// Whoever made the call may have to clean up its arguments.
+void tell_rejection(Stepper* self) {
+    PyObject* const told = PyObject_CallOneArg(self->guard->on_reject, self->args);
+    if (told == nullptr) {
+        PyErr_WriteUnraisable(self->guard->on_reject);
+    }
+    Py_XDECREF(told);
+}
+
 [[gnu::noinline, gnu::cold]] Start start_unhealthy(Stepper* self, PyObject** result) {
     const Policy& policy = self->guard->current_policy();
     const std::optional<Call> call =
@@ -105,6 +114,9 @@ Start start_fallback(Stepper* self, const py::object& fallback, PyObject** resul
     if (fallback && self->args != nullptr) {
         Py_DECREF(rejection);
         return start_fallback(self, fallback, result);
+    }
+    if (self->guard->on_reject != nullptr && self->args != nullptr) {
+        tell_rejection(self);
     }
     put_exception(rejection);
     return Start::raised;
@@ -188,7 +200,9 @@ PyObject* new_stepper(Guard* guard, PyObject* inner, PyObject* const* args, std:
     self->inner = inner;
     self->guard = as_guard(Py_NewRef(reinterpret_cast<PyObject*>(guard)));
     self->stage = Stage::created;
-    if (guard->current_policy().outcomes.fallback && !keep_arguments(self, args, nargsf, kwnames)) {
+    const bool needs_arguments =
+        guard->current_policy().outcomes.fallback || guard->on_reject != nullptr;
+    if (needs_arguments && !keep_arguments(self, args, nargsf, kwnames)) {
         Py_DECREF(reinterpret_cast<PyObject*>(self));
         return nullptr;
     }

@@ -19,7 +19,7 @@ struct Stepper {
     PyObject_HEAD
     PyObject* inner;  // never null
     Guard* guard;     // owned
-    PyObject* args;   // the call's, for the fallback; null if there is none
+    PyObject* args;   // the call's, for the fallback and on_reject; null if there is neither
     PyObject* keywords;
     Call call;  // meaningful while running
     Stage stage;

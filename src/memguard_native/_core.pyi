@@ -143,6 +143,7 @@ class Guard(Generic[_P, _R]):
         core: Breaker,
         owner: object,
         form: int,
+        on_reject: Callable[[tuple[object, ...]], object] | None = None,
     ) -> Guard[_P, _R]: ...
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R: ...
     @property

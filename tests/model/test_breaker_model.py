@@ -163,6 +163,11 @@ class BreakerMachine(RuleBasedStateMachine):
         self.native.configure(**self.arguments_of(rules))
         self.reference.configure(rules)
 
+    @rule(number=st.integers(0, 9))
+    def configure_as_before(self, number: int) -> None:
+        """Back to rules that the breaker had already."""
+        self.configure(list(self.given)[number % len(self.given)])
+
     @rule(target=running)
     def begin(self) -> RunningCall | None:
         expected = self.reference.admit(self.now())
@@ -227,6 +232,15 @@ class BreakerMachine(RuleBasedStateMachine):
         """A way into half-open, which chance alone finds too rarely."""
         self.call_in_a_row(["failure"] * failures)
         self.clock.advance(math.ceil(self.native.retry_after) + 0.5)
+
+    @rule(rules=RULES, failures=st.integers(0, 5), verdict=st.sampled_from(VERDICTS))
+    def configure_in_a_call(self, rules: Rules, failures: int, verdict: str) -> None:
+        """A call, after some failures most likely a probe, that begins and ends by other rules."""
+        if failures > 0:
+            self.fail_and_wait(failures)
+        call = self.begin()
+        self.configure(rules)
+        self.end(call, verdict)
 
     @rule(hand=st.sampled_from(HANDS), seconds=st.sampled_from([None, 5.0, 20.0]))
     def interfere(self, hand: str, seconds: float | None) -> None:

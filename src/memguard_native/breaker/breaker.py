@@ -272,7 +272,7 @@ class CircuitBreaker:
         coroutines among the arguments that were not started are then closed.
         """
         try:
-            return self._guard(function)(*args, **kwargs)
+            return self._guard(function, close_unstarted)(*args, **kwargs)
         except CircuitOpenError:
             close_unstarted(args)
             raise
@@ -286,7 +286,7 @@ class CircuitBreaker:
         being a coroutine function. Raises CircuitOpenError when it is awaited.
         """
         check_callable(function)
-        guarded = self._guard(functools.partial(_call_and_await, function))
+        guarded = self._guard(functools.partial(_call_and_await, function), close_unstarted)
         return cast("Awaitable[R]", guarded(*args, **kwargs))
 
     def attempt(self) -> _core.Attempt:
@@ -329,12 +329,16 @@ class CircuitBreaker:
     ) -> None:
         self.__exit__(kind, error, traceback)
 
-    def _guard(self, function: Callable[P, R]) -> _core.Guard[P, R]:
+    def _guard(
+        self,
+        function: Callable[P, R],
+        on_reject: Callable[[tuple[object, ...]], object] | None = None,
+    ) -> _core.Guard[P, R]:
         check_callable(function)
         form = form_of(function)
         if self._config.call_timeout is not None:
             function = with_timeout(function, form, lambda: self._config.call_timeout)
-        return _core.Guard(function, self._core, self, form)
+        return _core.Guard(function, self._core, self, form, on_reject)
 
     # --- by hand -------------------------------------------------------------------------------
 

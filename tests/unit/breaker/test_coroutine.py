@@ -369,3 +369,36 @@ def test_a_send_in_the_middle_of_a_step_says_nothing_to_the_breaker(clock):
     with pytest.raises(StopIteration, match="fine"):
         running[0].send(None)
     assert (breaker.state, breaker.snapshot().failures) == (State.closed, 0)
+
+
+@pytest.mark.parametrize("by", ["call", "call_async"])
+def test_a_rejected_call_closes_coroutines_among_its_arguments(breaker, by):
+    async def use(coroutine):
+        return await coroutine
+
+    async def argument():
+        return "used"
+
+    breaker.trip()
+    unused = argument()
+    with pytest.raises(CircuitOpenError):
+        asyncio.run(awaited(getattr(breaker, by)(use, unused)))
+    assert inspect.getcoroutinestate(unused) == inspect.CORO_CLOSED
+    breaker.reset()
+    assert asyncio.run(awaited(getattr(breaker, by)(use, argument()))) == "used"
+
+
+def test_a_fallback_gets_the_coroutine_among_the_arguments_unclosed(clock):
+    async def use(coroutine):
+        return await coroutine
+
+    async def argument():
+        return "used"
+
+    breaker = CircuitBreaker("fallback", clock=clock, fallback=use)
+    breaker.trip()
+    assert asyncio.run(awaited(breaker.call(use, argument()))) == "used"
+
+
+async def awaited(awaitable):
+    return await awaitable
