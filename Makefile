@@ -19,7 +19,8 @@ test: debian-packages lint cpp asan tsan types $(STAMPS)/build $(STAMPS)/test $(
 unit: $(STAMPS)/build $(STAMPS)/test
 	$(BIN)/python -m pytest tests/unit tests/model tests/test_architecture.py
 
-soak: debian-packages $(STAMPS)/build $(STAMPS)/test $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench
+soak: debian-packages cpp $(STAMPS)/build $(STAMPS)/test $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench
+	MEMGUARD_SOAK=1 $(BUILD)/cpp/cpp/tests/interleave_breaker
 	$(BIN)/python -m pytest -m slow
 
 lint: $(STAMPS)/lint

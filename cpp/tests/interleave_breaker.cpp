@@ -1,12 +1,14 @@
 // Exhaustive interleavings of the cell's load and compare-and-swap, explored as a state graph.
 //
 // Threads run calls made of two half-steps each (load, then swap) for admission and for verdict;
-// time may jump at any point, and a hand may trip, reset, force, disable or release. In every
+// time may jump at any point, and a hand may trip, reset, force, disable or release, a rule of the
+// user's may open, and a fork may take the probes away. In every
 // reachable state the invariants of check_state hold, and from every state some call is admitted
 // once time passes.
 #include "check.hpp"
 
 #include <array>          // std::array
+#include <cstdlib>        // std::getenv
 #include <unordered_set>  // std::unordered_set
 #include <vector>         // std::vector
 
@@ -116,8 +118,10 @@ class Explorer {
         }
         const Word w{s.word};
         const std::int64_t end_ms = ceil_div(now(s) + kStepNs, kNsPerMs);
-        for (const Step done : {trip(w, config_, now(s)), reset(w), force_open(w, end_ms),
-                                disable(w, end_ms), release(w, now(s))}) {
+        for (const Step done :
+             {trip(w, config_, now(s)), reset(w), force_open(w, end_ms), disable(w, end_ms),
+              release(w, now(s)), after_fork(w),
+              trip_by_rule(w, w.generation(), config_, now(s), kConfiguredWait)}) {
             check_generation(w, done.next);
             State next = s;
             --next.hands_left;
@@ -249,4 +253,10 @@ TEST(three_threads_with_two_calls_near_the_wrap_of_the_generation) {
 }
 TEST(two_threads_with_two_calls_and_two_interfering_hands) {
     explore(2, 2, 2, 0);
+}
+// Minutes, and gigabytes: asked for by `make soak`.
+TEST(three_threads_with_two_calls_and_an_interfering_hand_if_asked_for) {
+    if (std::getenv("MEMGUARD_SOAK") != nullptr) {
+        explore(3, 2, 1, 0);
+    }
 }

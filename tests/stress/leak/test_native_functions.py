@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from memguard_native import CircuitBreaker, CircuitOpenError
+from memguard_native import CircuitBreaker, CircuitOpenError, TripRule, budget, pile_up
 from memguard_native._core import Breaker, Guard, ManualClock, trampoline
-from memguard_native.breaker import events
+from memguard_native.breaker import events, probing
 
 pytestmark = pytest.mark.stress
 
@@ -79,6 +79,24 @@ JUDGED = CircuitBreaker(
 )
 
 
+ASKING = CircuitBreaker(
+    "asking",
+    2**31 - 1,
+    trip_if=(
+        lambda snapshot: None,
+        TripRule(lambda snapshot: None, when="verdict"),
+        TripRule(lambda snapshot: None, when="admission"),
+        budget(1e9, 60),
+        pile_up(10),
+    ),
+    backoff=lambda attempt, outcome: 1.0,
+)
+SHADOW = CircuitBreaker("shadow", clock=ManualClock(), enforce=0.0)
+SHADOW.trip()
+RECONFIGURED = CircuitBreaker("reconfigured")
+RATED = CircuitBreaker("rated", failure_rate=1.0, slow_rate=1.0, slow_call_duration=60.0)
+CLOCK_OF_PROBED = ManualClock()
+PROBED = CircuitBreaker("probed", clock=CLOCK_OF_PROBED, probe=lambda: None)
 INLINE = CircuitBreaker("inline", on_event=lambda event: None, inline_events=True)
 
 
@@ -111,6 +129,23 @@ def by_hand() -> None:
     breaker.reset()
 
 
+def life_of_a_probe() -> None:
+    PROBED.trip(0.001)
+    CLOCK_OF_PROBED.advance(1)
+    probing.run(PROBED._core, PROBED.config)
+
+
+def change_rules() -> None:
+    guarded = RECONFIGURED(len)
+    for rules in ({"failure_rate": 0.5}, {"failure_rate": None}):
+        RECONFIGURED.configure(**rules)
+        guarded("x")
+
+
+async def use(coroutine) -> int:
+    return await coroutine
+
+
 CASES: dict[str, Callable[[], object]] = {
     "guard": lambda: CLOSED(len)("x"),
     "guard that raises": lambda: quietly(CLOSED(fail)),
@@ -137,6 +172,14 @@ CASES: dict[str, Callable[[], object]] = {
     "by hand": by_hand,
     "inline event": INLINE.reset,
     "snapshot": OPEN.snapshot,
+    "asking": lambda: (ASKING(len)("x"), quietly(ASKING(fail))),
+    "asking of a coroutine": lambda: (drive(ASKING(answer)()), ASKING(answer)().close()),
+    "shadow": lambda: SHADOW(len)("x"),
+    "other rules": change_rules,
+    "rates": lambda: (RATED(len)("x"), quietly(RATED(fail))),
+    "active probe": life_of_a_probe,
+    "rejected arguments": lambda: drive(OPEN.call(use, answer())),
+    "reason": lambda: OPEN.trip(reason="leak"),
     "trampoline": lambda: trampoline(len)("x"),
     "type": lambda: Guard.__name__,
 }
