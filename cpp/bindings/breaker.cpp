@@ -265,12 +265,19 @@ void Breaker::trip_by_rule(py::handle self, const Policy& rules, std::uint64_t g
 
 std::optional<Call> enter(const ModuleState& state, Breaker& breaker, py::handle self,
                           const Policy& policy, Asker asker) noexcept {
+    // What an open circuit does all day. Nothing can change, so nothing is looked at.
+    const Word seen = breaker.cell.load();
+    const std::int64_t left = breaker.far_left_ns(policy, seen);
+    if (left > 0 && policy.config().enforce >= 1.0) [[likely]] {
+        breaker.cell.statistics().count_rejection(Breaker::kExclusive);
+        raise_open_error(state, breaker, self, {seen, Decision::rejected_open, Event::none, left});
+        return std::nullopt;
+    }
     if (policy.asks_at_admission()) {
         ask_at_admission(breaker, self, policy);
     }
     const AskedWait asked = ask_wait_of_lost_probe(breaker, policy);
-    const Admission admission =
-        breaker.cell.admit(policy.rules, breaker.admission_time_ns(policy), asker, asked);
+    const Admission admission = breaker.cell.admit(policy.rules, breaker.now_ns(), asker, asked);
     const Transition done{admission.before, admission.next, admission.event};
     if (done.opened()) {
         breaker.record_opening(self, nullptr, done.event);

@@ -69,18 +69,17 @@ class Breaker {
         return slow_ns == 0 || slow_ns >= kCoarseIsExact ? coarse_monotonic_ns() : monotonic_ns();
     }
 
-    // The time for an admission. Reading the exact clock takes a sixth of a rejection, and far from
-    // the end of an open period a tick more or less decides nothing.
-    [[nodiscard]] std::int64_t admission_time_ns(const Policy& rules) const noexcept {
+    // Nanoseconds until the open period of this word is over, if it is open and that is far; else
+    // 0. Reading the exact clock takes a sixth of a rejection, and far from the end a tick more or
+    // less decides nothing.
+    [[nodiscard]] std::int64_t far_left_ns(const Policy& rules, Word word) const noexcept {
         constexpr std::int64_t kFar = 100 * kNsPerMs;
-        if (!clock_) {
-            const std::int64_t now_ns = coarse_monotonic_ns();
-            const Word word = cell.load();
-            if (word.phase() == Phase::open && open_left_ns(word, rules.config(), now_ns) > kFar) {
-                return now_ns;
-            }
+        if (word.phase() != Phase::open) {
+            return 0;
         }
-        return this->now_ns();
+        const std::int64_t now_ns = clock_ ? clock_->now_ns() : coarse_monotonic_ns();
+        const std::int64_t left = open_left_ns(word, rules.config(), now_ns);
+        return left > kFar ? left : 0;
     }
     // Has a call that ends now taken as long as its rules call slow?
     [[nodiscard]] bool is_slow(const Call& call) const noexcept {

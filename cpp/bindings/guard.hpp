@@ -20,7 +20,8 @@ struct Guard {
     Breaker* breaker;                        // kept alive by `core`
     PyObject* core;                          // the _core.Breaker
     PyObject* owner;                         // the CircuitBreaker, for people
-    PyObject* on_reject;  // told the arguments of a call that is rejected at its first step, or null
+    PyObject*
+        on_reject;  // told the arguments of a call that is rejected at its first step, or null
     PyObject* dict;
     PyObject* weakrefs;
     Guard* previous;  // in the breaker's list of guards
