@@ -7,7 +7,7 @@ BUILD  := build
 
 SOURCES := pyproject.toml CMakeLists.txt $(shell find cpp/include cpp/bindings src -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: run test unit lint types cpp asan tsan bench soak clean build debian-packages compiler
+.PHONY: run test test-freethreaded unit lint types cpp asan tsan bench soak clean build debian-packages compiler
 .DELETE_ON_ERROR:
 
 run: $(STAMPS)/build $(STAMPS)/model
@@ -18,6 +18,18 @@ test: debian-packages lint cpp asan tsan types $(STAMPS)/build $(STAMPS)/test $(
 
 unit: $(STAMPS)/build $(STAMPS)/test
 	$(BIN)/python -m pytest tests/unit tests/model tests/test_architecture.py
+
+# The breaker without the GIL. PYTHON: a free-threaded CPython, made as docs/free-threading.md says.
+FREETHREADED := .venv-freethreaded
+test-freethreaded:
+	@$(PYTHON) -c 'import sysconfig, sys; sys.exit(not sysconfig.get_config_var("Py_GIL_DISABLED"))' || \
+		{ echo "$(PYTHON) is no free-threaded CPython: see docs/free-threading.md" >&2; exit 2; }
+	$(PYTHON) -m venv $(FREETHREADED)
+	$(FREETHREADED)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(FREETHREADED)/bin/python -m pip install --quiet --only-binary hypothesis --group build --group freethreaded
+	$(FREETHREADED)/bin/python -m pip install --quiet --no-build-isolation --no-deps .
+	$(FREETHREADED)/bin/python -m pytest tests/unit/breaker tests/model tests/stress/test_free_threading.py \
+		tests/stress/test_breaker_threads.py tests/stress/test_breaker_fork.py
 
 soak: debian-packages cpp $(STAMPS)/build $(STAMPS)/test $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench
 	MEMGUARD_SOAK=1 $(BUILD)/cpp/cpp/tests/interleave_breaker
