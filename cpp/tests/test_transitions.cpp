@@ -284,3 +284,36 @@ TEST(where_a_prober_is_set_callers_wait_for_it) {
     CHECK(admit(lost_at, c, due + 61 * kNsPerSecond, kConfiguredWait, Asker::prober).event ==
           Event::probe_lost);
 }
+
+TEST(no_more_probes_run_at_once_than_may_or_than_are_needed) {
+    BreakerConfig c;
+    c.half_open_max = 1;
+    c.success_threshold = 2;
+    const Word one_runs = admit(opened(Word::closed(5, 0), c, 0), c, 61 * kNsPerSecond).next;
+    CHECK(admit(one_runs, c, 61 * kNsPerSecond).decision == Decision::rejected_probing);
+    c.half_open_max = 3;
+    const Word two_run = admit(one_runs, c, 61 * kNsPerSecond).next;
+    CHECK(two_run.in_flight() == 2);
+    CHECK(admit(two_run, c, 61 * kNsPerSecond).decision == Decision::rejected_probing);
+}
+
+TEST(a_failure_that_breaks_two_rules_names_the_consecutive_one) {
+    BreakerConfig c;
+    c.failure_threshold = 2;
+    const Token t{0};
+    const auto event = [&](std::uint64_t failures, Verdict v) {
+        return settle(Word::closed(failures, 0), t, v, c, 0, kConfiguredWait, Event::failure_rate)
+            .event;
+    };
+    CHECK(event(0, Verdict::failure) == Event::failure_rate);
+    CHECK(event(1, Verdict::failure) == Event::consecutive_failures);
+    CHECK(event(0, Verdict::success) == Event::failure_rate);
+    CHECK(event(1, Verdict::neutral) == Event::failure_rate);
+}
+
+TEST(a_corrupt_word_without_a_probe_on_its_way_loses_none) {
+    const BreakerConfig c;
+    const Word none = Word::half_open(0, 0, 0, lease_end_tick(c, 0), 3);
+    const Token t{3, TokenKind::probe};
+    CHECK(settle(none, t, Verdict::neutral, c, 0).next.in_flight() == 0);
+}
