@@ -25,7 +25,7 @@ soak: debian-packages $(STAMPS)/build $(STAMPS)/test $(STAMPS)/model $(STAMPS)/r
 lint: $(STAMPS)/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $$(find cpp -name '*.hpp' -o -name '*.cpp')
+	$(BIN)/clang-format --dry-run --Werror $$(find cpp bench/cpp -name '*.hpp' -o -name '*.cpp')
 
 types: $(STAMPS)/build $(STAMPS)/types $(STAMPS)/test
 	MYPYPATH=src $(BIN)/mypy

@@ -21,6 +21,7 @@ ORDER = (
     "rejection",
     "failure",
     "threads",
+    "scaling",
     "instructions",
     "ring_push",
     "ring_snapshot",
