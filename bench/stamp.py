@@ -29,6 +29,7 @@ DISTRIBUTIONS = (
     "tokenizers",
     "torch",
     "uvicorn",
+    "uvloop",
 )
 
 

@@ -18,6 +18,8 @@ ORDER = (
     "method",
     "windows",
     "coroutine",
+    "coroutine_uvloop",
+    "context_manager",
     "rejection",
     "failure",
     "threads",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 from collections.abc import Callable
@@ -216,6 +217,22 @@ def test_awaiting_case_makes_ten_awaits_a_pass() -> None:
         b.case("x", coroutine, "await x()", awaits=True)
 
     assert counted(declare)[0] == 7 * loops.UNROLLED
+
+
+def test_awaiting_case_runs_in_a_loop_of_the_factory() -> None:
+    made: list[asyncio.AbstractEventLoop] = []
+
+    def factory() -> asyncio.AbstractEventLoop:
+        made.append(asyncio.new_event_loop())
+        return made[-1]
+
+    async def in_the_loop() -> None:
+        assert asyncio.get_running_loop() is made[0]
+
+    b = Bench(Effort(rounds=1, seconds=1.0, quick=True), loop_factory=factory)
+    b.case("x", in_the_loop, "await x()", awaits=True)
+    b.run()
+    assert made[0].is_closed()
 
 
 def test_threaded_case_makes_ten_calls_a_pass_in_each_thread_unpinned() -> None:
