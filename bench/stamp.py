@@ -51,6 +51,12 @@ def stamp() -> dict[str, Any]:
     }
 
 
+def interpreter() -> str:
+    """`python3.11`, or `python3.13t` where it is free-threaded: the folder of its results."""
+    free_threaded = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
+    return f"python{sysconfig.get_python_version()}{free_threaded}"
+
+
 def load() -> float | None:
     """Runnable processes, the mean of the last minute."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
