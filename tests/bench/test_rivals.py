@@ -61,6 +61,7 @@ def test_peer_with_a_window_of_time_passes_arguments_and_result(peer: rivals.Pee
     assert peer.load().time_window(lambda a, b: (a, b), 60)(1, b=2) == (1, 2)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # newer Pythons about the peers
 @PEERS
 def test_opened_peer_rejects_again_and_again(peer: rivals.Peer) -> None:
     guarded, rejection, before = peer.load().opened()
