@@ -259,7 +259,8 @@ class Bench:
         if own is None or budget.ratio_to is None:
             return own.minimum if own else None
         other = self.summary(budget.ratio_to, budget.over, budget.metric)
-        if other is None or other.minimum <= 0.0:
+        # Nothing is added by less than nothing: then a neighbour disturbed the baseline alone.
+        if other is None or min(own.minimum, other.minimum) <= 0.0:
             return None
         return own.minimum / other.minimum
 

@@ -67,6 +67,13 @@ def test_round_with_a_disturbed_baseline_is_not_used() -> None:
     assert added.minimum == 12.0
 
 
+def test_ratio_of_less_than_nothing_is_not_judged() -> None:
+    # The only round was one in which the baseline was disturbed.
+    b = sampled(bare=[80.0], ours=[78.0], theirs=[90.0])
+    b.budget("ours", over="bare", ratio_to="theirs", at_most=1.0)
+    assert b.value(b.budgets[0]) is None
+
+
 def test_median_is_over_the_calmer_half_of_the_rounds() -> None:
     b = sampled(bare=[1.0, 2.0, 3.0, 9.0, 9.0, 9.0], ours=[11.0, 14.0, 13.0, 99.0, 99.0, 99.0])
     added = b.summary("ours", "bare")
