@@ -38,7 +38,7 @@ soak: debian-packages cpp $(STAMPS)/build $(STAMPS)/test $(STAMPS)/model $(STAMP
 lint: $(STAMPS)/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $$(find cpp -name '*.hpp' -o -name '*.cpp')
+	$(BIN)/clang-format --dry-run --Werror $$(find cpp bench/cpp -name '*.hpp' -o -name '*.cpp')
 
 types: $(STAMPS)/build $(STAMPS)/types $(STAMPS)/test
 	MYPYPATH=src $(BIN)/mypy

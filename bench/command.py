@@ -31,7 +31,8 @@ arguments or an unreadable report; 3 a suite failed or this package is not insta
 interrupted.
 
 A goal is judged by the best of at most three runs of its suite. Whole groups of a full run are
-written to bench/results/GROUP.{json,md,png}; --quick writes to bench/results/quick/.
+written to bench/results/PYTHON/GROUP.{json,md,png}, PYTHON being python3.11 and the like, so that
+several stand side by side; --quick writes to bench/results/quick/PYTHON/.
 """
 
 
@@ -53,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         default=RESULTS,
         metavar="DIR",
-        help="where results go",
+        help="where results go, those of each Python into a folder of their own",
     )
     return p
 
@@ -114,6 +115,7 @@ def _measure(arguments: argparse.Namespace) -> int:
             broken.append(suite.name)
     document = report.whole(machine, arguments.quick, parts)
     results = arguments.results / "quick" if arguments.quick else arguments.results
+    results /= stamp.interpreter()
     _print(document, arguments)
     write_results(document, _stems(arguments.suites, parts), results)
     if broken:

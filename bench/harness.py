@@ -137,6 +137,7 @@ class Bench:
     baseline: str | None = None
     yardstick: str | None = None
     pin: bool = True
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     _resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _runner: asyncio.Runner | None = None
 
@@ -154,7 +155,10 @@ class Bench:
         before: Callable[[], object] | None = None,
         **names: object,
     ) -> None:
-        """Time `statement`; `x` and the names are local to it. The first case is the baseline."""
+        """Time `statement`; `x` and the names are local to it. The first case is the baseline.
+
+        What awaits runs in a loop of `loop_factory`, by default asyncio's own.
+        """
         local = {"x": x, **names}
         chunk_ns = CHUNK_NS
         if awaits:
@@ -228,7 +232,9 @@ class Bench:
 
     def _event_loop(self) -> asyncio.Runner:
         if self._runner is None:
-            self._runner = self._resources.enter_context(asyncio.Runner())
+            self._runner = self._resources.enter_context(
+                asyncio.Runner(loop_factory=self.loop_factory)
+            )
         return self._runner
 
     # --- read -------------------------------------------------------------------------------
@@ -253,7 +259,8 @@ class Bench:
         if own is None or budget.ratio_to is None:
             return own.minimum if own else None
         other = self.summary(budget.ratio_to, budget.over, budget.metric)
-        if other is None or other.minimum <= 0.0:
+        # Nothing is added by less than nothing: then a neighbour disturbed the baseline alone.
+        if other is None or min(own.minimum, other.minimum) <= 0.0:
             return None
         return own.minimum / other.minimum
 

@@ -29,6 +29,7 @@ DISTRIBUTIONS = (
     "tokenizers",
     "torch",
     "uvicorn",
+    "uvloop",
 )
 
 
@@ -48,6 +49,12 @@ def stamp() -> dict[str, Any]:
         },
         "versions": {name: _version(name) for name in DISTRIBUTIONS},
     }
+
+
+def interpreter() -> str:
+    """`python3.11`, or `python3.13t` where it is free-threaded: the folder of its results."""
+    free_threaded = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
+    return f"python{sysconfig.get_python_version()}{free_threaded}"
 
 
 def load() -> float | None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench.rivals import SimulatedOutageError, fail
+from bench.rivals import NEVER, SimulatedOutageError, fail
 
 # Long enough for what must happen while a circuit is open, short enough to be waited for.
 SHORT_S = 0.2
@@ -39,16 +39,23 @@ def succeed() -> None:
 class Breaker:
     """One breaker: opens after `failures` in a row, for `timeout` seconds, and knows IgnoredError.
 
-    `asynchronous` says what it will guard; most libraries need not know.
+    `asynchronous` says what it will guard; most libraries need not know. `listener` is called at
+    each change of state, where the library `listens`.
     """
 
     name: str
     package: str
+    listens = True
 
     def __init__(
-        self, failures: int = 1, timeout: float = SHORT_S, asynchronous: bool = False
+        self,
+        failures: int = 1,
+        timeout: float = SHORT_S,
+        asynchronous: bool = False,
+        listener: Callable[[], None] = lambda: None,
     ) -> None:
         self.timeout = timeout
+        self.listener = listener
         self.rejection: type[BaseException] = Exception
         self.make(failures, timeout, asynchronous)
 
@@ -57,6 +64,27 @@ class Breaker:
         raise NotImplementedError
 
     def guard(self, function: Any) -> Callable[..., Any]:
+        raise NotImplementedError
+
+    def guard_over(self, function: Any, seconds: int) -> Callable[..., Any]:
+        """Guard by another breaker, which never opens, by the rate of failures in a window of time.
+
+        Raises NotImplementedError: the library has no such window.
+        """
+        raise NotImplementedError
+
+    def call(self, function: Callable[[], object]) -> object:
+        """Call it once, without the decorator.
+
+        Raises NotImplementedError: the library has no such method.
+        """
+        raise NotImplementedError
+
+    def block(self) -> contextlib.AbstractContextManager[object]:
+        """What a `with` statement takes.
+
+        Raises NotImplementedError: the library has no context manager.
+        """
         raise NotImplementedError
 
     def raw_state(self) -> object:
@@ -115,15 +143,27 @@ class PyBreaker(Breaker):
     name = package = "pybreaker"
 
     def make(self, failures: int, timeout: float, asynchronous: bool) -> None:
-        from pybreaker import CircuitBreaker, CircuitBreakerError
+        from pybreaker import CircuitBreaker, CircuitBreakerError, CircuitBreakerListener
+
+        listener = CircuitBreakerListener()
+        listener.state_change = lambda *change: self.listener()
 
         self.rejection = CircuitBreakerError
         self.breaker = CircuitBreaker(
-            fail_max=failures, reset_timeout=timeout, exclude=[IgnoredError]
+            fail_max=failures,
+            reset_timeout=timeout,
+            exclude=[IgnoredError],
+            listeners=[listener],
         )
 
     def guard(self, function: Any) -> Callable[..., Any]:
         return self.breaker(function)
+
+    def call(self, function: Callable[[], object]) -> object:
+        return self.breaker.call(function)
+
+    def block(self) -> contextlib.AbstractContextManager[object]:
+        return self.breaker.calling()
 
     def raw_state(self) -> object:
         return self.breaker.current_state
@@ -136,6 +176,7 @@ def _is_failure(kind: type[BaseException], error: BaseException) -> bool:
 
 class CircuitBreakerPackage(Breaker):
     name = package = "circuitbreaker"
+    listens = False
 
     def make(self, failures: int, timeout: float, asynchronous: bool) -> None:
         from circuitbreaker import CircuitBreaker, CircuitBreakerError
@@ -147,6 +188,12 @@ class CircuitBreakerPackage(Breaker):
 
     def guard(self, function: Any) -> Callable[..., Any]:
         return self.breaker(function)
+
+    def call(self, function: Callable[[], object]) -> object:
+        return self.breaker.call(function)
+
+    def block(self) -> contextlib.AbstractContextManager[object]:
+        return self.breaker
 
     def raw_state(self) -> object:
         return self.breaker.state
@@ -161,17 +208,24 @@ class AioBreaker(Breaker):
     def make(self, failures: int, timeout: float, asynchronous: bool) -> None:
         from datetime import timedelta
 
-        from aiobreaker import CircuitBreaker, CircuitBreakerError
+        from aiobreaker import CircuitBreaker, CircuitBreakerError, CircuitBreakerListener
+
+        listener = CircuitBreakerListener()
+        listener.state_change = lambda *change: self.listener()
 
         self.rejection = CircuitBreakerError
         self.breaker = CircuitBreaker(
             fail_max=failures,
             timeout_duration=timedelta(seconds=timeout),
             exclude=[IgnoredError],
+            listeners=[listener],
         )
 
     def guard(self, function: Any) -> Callable[..., Any]:
         return self.breaker(function)
+
+    def call(self, function: Callable[[], object]) -> object:
+        return self.breaker.call(function)
 
     def raw_state(self) -> object:
         return self.breaker.current_state.name
@@ -192,9 +246,17 @@ class Purgatory(Breaker):
         self.factory = factory(
             default_threshold=failures, default_ttl=timeout, exclude=[IgnoredError]
         )
+        self.factory.add_listener(self._told)
+
+    def _told(self, circuit: str, kind: str, event: object) -> None:
+        if kind == "state_changed":
+            self.listener()
 
     def guard(self, function: Any) -> Callable[..., Any]:
         return self.factory("corner")(function)
+
+    def block(self) -> contextlib.AbstractContextManager[object]:
+        return self.factory.get_breaker("corner")
 
     def raw_state(self) -> object:
         # Straight from its memory: `get_breaker` is a coroutine function on the asynchronous side.
@@ -205,6 +267,14 @@ class Purgatory(Breaker):
 class _Classifier:
     def is_failure(self, *, result: object, exception: Exception | None) -> bool:
         return exception is not None and not isinstance(exception, IgnoredError)
+
+
+class _InterlockListener:
+    def __init__(self, listener: Callable[[], None]) -> None:
+        self._listener = listener
+
+    def on_state_change(self, **change: object) -> None:
+        self._listener()
 
 
 class Interlock(Breaker):
@@ -222,10 +292,29 @@ class Interlock(Breaker):
             wait_duration_in_open=timeout,
         )
         self.rejection = CircuitOpenError
-        self.breaker = CircuitBreaker(name="corner", config=config, classifier=_Classifier())
+        self.breaker = CircuitBreaker(
+            name="corner",
+            config=config,
+            classifier=_Classifier(),
+            listener=_InterlockListener(self.listener),
+        )
 
     def guard(self, function: Any) -> Callable[..., Any]:
         return self.breaker(function)
+
+    def guard_over(self, function: Any, seconds: int) -> Callable[..., Any]:
+        from interlock import CircuitBreaker, Config, WindowType
+
+        config = Config(
+            window_type=WindowType.TIME_BASED, window_size=seconds, minimum_number_of_calls=NEVER
+        )
+        return CircuitBreaker(name="window", config=config)(function)
+
+    def call(self, function: Callable[[], object]) -> object:
+        return self.breaker.call(function)
+
+    def block(self) -> contextlib.AbstractContextManager[object]:
+        return self.breaker
 
     def raw_state(self) -> object:
         return self.breaker.state.name
@@ -245,11 +334,27 @@ class Memguard(Breaker):
         self.rejection = CircuitOpenError
         self.clock = ManualClock(start=1000.0)
         self.breaker = CircuitBreaker(
-            "corner", failures, timeout, ignore=IgnoredError, clock=self.clock
+            "corner",
+            failures,
+            timeout,
+            ignore=IgnoredError,
+            clock=self.clock,
+            on_event=lambda event: self.listener(),
         )
 
     def guard(self, function: Any) -> Callable[..., Any]:
         return self.breaker(function)
+
+    def guard_over(self, function: Any, seconds: int) -> Callable[..., Any]:
+        from memguard_native import CircuitBreaker
+
+        return CircuitBreaker("window", failure_rate=0.5, time_window=float(seconds))(function)
+
+    def call(self, function: Callable[[], object]) -> object:
+        return self.breaker.call(function)
+
+    def block(self) -> contextlib.AbstractContextManager[object]:
+        return self.breaker
 
     def raw_state(self) -> object:
         return self.breaker.state

@@ -10,12 +10,12 @@ INTRO = """\
 # What breakers do in the corners
 
 A row is a question, a column what a library did when it was asked: each breaker was built as its
-own documentation does, used through its decorator, and really driven into the corner, in a process
-of its own. Each opens after so many failures in a row (interlock-cb, which knows rates: when all of
-the last so many failed), for 0.2 seconds where they are waited for, and one success closes it.
-"Probe" is the call that tries after the timeout whether the dependency is back; "neutral" is a
-verdict that is neither failure nor success; "n/a" tells why the corner cannot be reached. This page
-is written by `python -m bench.corners`, and none of it by hand.
+own documentation does, used through its decorator unless the row says otherwise, and really driven
+into the corner, in a process of its own. Each opens after so many failures in a row (interlock-cb,
+which knows rates: when all of the last so many failed), for 0.2 seconds where they are waited for,
+and one success closes it. "Probe" is the call that tries after the timeout whether the dependency
+is back; "neutral" is a verdict that is neither failure nor success; "n/a" tells why the corner
+cannot be reached. This page is written by `python -m bench.corners`, and none of it by hand.
 """
 
 

@@ -1,10 +1,12 @@
 """One adapter per peer, each configured as its own documentation does.
 
-The adapter of a breaker has two or three functions. `closed(f)` decorates with a threshold that
-never trips; `closed_async(f)` does so for a coroutine function; `opened()` returns a decorated
-function whose breaker has opened by real failures and stays so for an hour, the error that it
-rejects with, and what has to be done between two chunks, if anything. `UNSUPPORTED` tells why a
-form is lacking. Adapters import their peer at import, so a missing one is found by `load()`.
+The adapter of a breaker has a function per form. `closed(f)` decorates with a threshold that never
+trips; `closed_async(f)` does so for a coroutine function, `time_window(f, seconds)` with a failure
+rate over time; `context()` returns such a breaker as `x`, and the `with` statement that enters it;
+`opened()` returns a decorated function whose breaker has opened by real failures and stays so for
+an hour, the error that it rejects with, and what has to be done between two chunks, if anything.
+`UNSUPPORTED` tells why a form is lacking. Adapters import their peer at import, so a missing one
+is found by `load()`.
 """
 
 from __future__ import annotations

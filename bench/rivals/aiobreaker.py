@@ -10,6 +10,8 @@ from aiobreaker import CircuitBreaker, CircuitBreakerError
 
 from bench import rivals
 
+UNSUPPORTED = {"context": "has no context manager", "time_window": "knows no rates"}
+
 
 def closed(function: Callable[..., Any]) -> Callable[..., Any]:
     guarded: Callable[..., Any] = CircuitBreaker(fail_max=rivals.NEVER)(function)

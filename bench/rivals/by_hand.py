@@ -12,6 +12,8 @@ from typing import Any
 
 from bench import rivals
 
+UNSUPPORTED = {"time_window": "knows no rates"}
+
 
 class RejectedError(Exception):
     def __init__(self, retry_after: float) -> None:
@@ -36,6 +38,15 @@ class Breaker:
         self.failures += 1
         if self.failures >= self.failure_threshold:
             self.open_until = time.monotonic() + self.reset_timeout
+
+    def __enter__(self) -> None:
+        self.admit()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.failures = 0
+        elif issubclass(kind, Exception):
+            self.failed()
 
 
 def _decorate(breaker: Breaker, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,6 +83,10 @@ def closed_async(function: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return wrapper
+
+
+def context() -> tuple[object, str]:
+    return Breaker(rivals.NEVER), "with x: pass"
 
 
 def opened() -> tuple[Callable[..., Any], type[BaseException], None]:

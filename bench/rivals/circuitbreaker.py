@@ -9,6 +9,8 @@ from circuitbreaker import CircuitBreaker, CircuitBreakerError
 
 from bench import rivals
 
+UNSUPPORTED = {"time_window": "knows no rates"}
+
 
 def closed(function: Callable[..., Any]) -> Callable[..., Any]:
     guarded: Callable[..., Any] = CircuitBreaker(failure_threshold=rivals.NEVER)(function)
@@ -16,6 +18,10 @@ def closed(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 closed_async = closed
+
+
+def context() -> tuple[object, str]:
+    return CircuitBreaker(failure_threshold=rivals.NEVER), "with x: pass"
 
 
 def opened() -> tuple[Callable[..., Any], type[BaseException], None]:

@@ -10,6 +10,8 @@ from purgatory.domain.model import OpenedState
 
 from bench import rivals
 
+UNSUPPORTED = {"time_window": "knows no rates"}
+
 
 def closed(function: Callable[..., Any]) -> Callable[..., Any]:
     factory = SyncCircuitBreakerFactory(default_threshold=rivals.NEVER)
@@ -21,6 +23,11 @@ def closed_async(function: Callable[..., Any]) -> Callable[..., Any]:
     factory = AsyncCircuitBreakerFactory(default_threshold=rivals.NEVER)
     guarded: Callable[..., Any] = factory("bench")(function)
     return guarded
+
+
+def context() -> tuple[object, str]:
+    factory = SyncCircuitBreakerFactory(default_threshold=rivals.NEVER)
+    return factory, 'with x.get_breaker("bench"): pass'
 
 
 def opened() -> tuple[Callable[..., Any], type[BaseException], Callable[[], object]]:

@@ -9,12 +9,16 @@ from pybreaker import CircuitBreaker, CircuitBreakerError
 
 from bench import rivals
 
-UNSUPPORTED = {"closed_async": "guards tornado coroutines only"}
+UNSUPPORTED = {"closed_async": "guards tornado coroutines only", "time_window": "knows no rates"}
 
 
 def closed(function: Callable[..., Any]) -> Callable[..., Any]:
     guarded: Callable[..., Any] = CircuitBreaker(fail_max=rivals.NEVER)(function)
     return guarded
+
+
+def context() -> tuple[object, str]:
+    return CircuitBreaker(fail_max=rivals.NEVER), "with x.calling(): pass"
 
 
 def opened() -> tuple[Callable[..., Any], type[BaseException], None]:

@@ -1,7 +1,7 @@
-"""What does the decorator add to `await f()`, under asyncio?
+"""What does the decorator add to `await f()`, under asyncio's own event loop?
 
-Reported only: the gate for coroutines counts instructions (suite `instructions`), because these
-nanoseconds depend much on how the interpreter was built.
+Reported only: the gate for coroutines (G6) counts instructions, in the suite `instructions`,
+because these nanoseconds depend much on how the interpreter was built.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """How many instructions does the guard cost beyond the empty trampoline?
 
-Counted by callgrind, so it is exact and can be a gate on any machine. The yardstick of `await` is
-an `async def` wrapper in Python, with the target's exact signature, around the cheapest native
-method there is: what a native breaker costs as long as the wrapper itself is Python.
+Counted by callgrind, so it is exact and can be a gate on any machine (how: bench/callgrind.py). The
+yardstick of `await` is an `async def` wrapper in Python, with the target's exact signature, around
+the cheapest native method there is: what a native breaker costs as long as the wrapper itself is
+Python.
 """
 
 from __future__ import annotations

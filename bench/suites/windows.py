@@ -1,10 +1,12 @@
 """What do rate rules add to `f()`: calls counted, counted in time, timed; short windows and long?
 
-The length of a window must not matter: 60 seconds cost what an hour costs.
+The length of a window must not matter: 60 seconds cost what an hour costs. interlock-cb is the
+peer that counts over time as well.
 """
 
 from __future__ import annotations
 
+from bench import rivals
 from bench.harness import Bench
 from bench.suites.call import noop
 from memguard_native import _core
@@ -33,6 +35,10 @@ def suite(b: Bench) -> None:
     for name, rule in rules.items():
         guarded = CircuitBreaker("bench", **rule)(noop)  # type: ignore[arg-type]
         b.case(name, guarded, package="memguard-native")
+    for peer, time_window in rivals.each(b, "time_window"):
+        for seconds in (60, 3600):
+            name = f"{peer.name}, time window of {seconds} s"
+            b.case(name, time_window(noop, seconds), package=peer.package)
     b.yardstick = "trampoline"
     b.budget(COUNT, over="bare call", ratio_to="trampoline", at_most=2.0, goal="G4")
     b.budget(MINUTE, over="bare call", ratio_to="trampoline", at_most=2.0, goal="G4")

@@ -178,22 +178,39 @@ def test_real_suites_have_a_group_and_a_question_each() -> None:
 
 def test_results_of_a_group_are_json_markdown_and_picture(benches: Any, tmp_path: Path) -> None:
     assert benches(breaker=figures(0.9), breaker_more=figures(0.9))() == 0
-    assert written(tmp_path) == {"breaker.json", "breaker.md", "breaker.png"}
-    report = json.loads((tmp_path / "breaker.json").read_text())
+    folder = tmp_path / stamp.interpreter()
+    assert written(folder) == {"breaker.json", "breaker.md", "breaker.png"}
+    report = json.loads((folder / "breaker.json").read_text())
     assert [suite["name"] for suite in report["suites"]] == ["breaker", "breaker_more"]
-    assert (tmp_path / "breaker.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "breaker.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_results_of_another_python_stand_beside_those_of_this_one(
+    benches: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = benches(ring=figures(0.9, 0.8))
+    for python in ("python3.11", "python3.13"):
+        monkeypatch.setattr(stamp, "interpreter", lambda python=python: python)
+        assert run() == 0
+    costs = []
+    for python in ("python3.11", "python3.13"):
+        report = json.loads((tmp_path / python / "ring.json").read_text())
+        costs.append(report["suites"][0]["cases"][0]["figures"]["cost"]["min"])
+    assert costs == [0.9, 0.8]
 
 
 def test_part_of_a_group_does_not_replace_the_results_of_the_group(
     benches: Any, tmp_path: Path
 ) -> None:
     assert benches(breaker=figures(0.9), breaker_more=figures(0.9))("breaker_more") == 0
-    assert written(tmp_path) == {"breaker_more.json", "breaker_more.md", "breaker_more.png"}
+    folder = tmp_path / stamp.interpreter()
+    assert written(folder) == {"breaker_more.json", "breaker_more.md", "breaker_more.png"}
 
 
 def test_quick_results_lie_apart(benches: Any, tmp_path: Path) -> None:
     assert benches(ring=figures(0.9))("--quick") == 0
-    assert written(tmp_path) == {f"quick/ring.{ending}" for ending in ("json", "md", "png")}
+    folder = f"quick/{stamp.interpreter()}"
+    assert written(tmp_path) == {f"{folder}/ring.{ending}" for ending in ("json", "md", "png")}
 
 
 def test_json_dash_leaves_stdout_to_the_json(

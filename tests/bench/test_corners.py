@@ -96,7 +96,7 @@ def test_page_renders_from_a_dictionary_of_answers() -> None:
 def test_every_probe_has_a_title_of_its_own() -> None:
     titles = [title(probe) for probe in PROBES.values()]
     assert all(titles)
-    assert len(set(titles)) == len(titles) == 20
+    assert len(set(titles)) == len(titles) == 23
 
 
 def test_the_page_lists_every_probe_and_library() -> None:

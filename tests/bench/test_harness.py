@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 from collections.abc import Callable
@@ -64,6 +65,13 @@ def test_round_with_a_disturbed_baseline_is_not_used() -> None:
     added = b.summary("ours", "bare")
     assert added is not None
     assert added.minimum == 12.0
+
+
+def test_ratio_of_less_than_nothing_is_not_judged() -> None:
+    # The only round was one in which the baseline was disturbed.
+    b = sampled(bare=[80.0], ours=[78.0], theirs=[90.0])
+    b.budget("ours", over="bare", ratio_to="theirs", at_most=1.0)
+    assert b.value(b.budgets[0]) is None
 
 
 def test_median_is_over_the_calmer_half_of_the_rounds() -> None:
@@ -216,6 +224,22 @@ def test_awaiting_case_makes_ten_awaits_a_pass() -> None:
         b.case("x", coroutine, "await x()", awaits=True)
 
     assert counted(declare)[0] == 7 * loops.UNROLLED
+
+
+def test_awaiting_case_runs_in_a_loop_of_the_factory() -> None:
+    made: list[asyncio.AbstractEventLoop] = []
+
+    def factory() -> asyncio.AbstractEventLoop:
+        made.append(asyncio.new_event_loop())
+        return made[-1]
+
+    async def in_the_loop() -> None:
+        assert asyncio.get_running_loop() is made[0]
+
+    b = Bench(Effort(rounds=1, seconds=1.0, quick=True), loop_factory=factory)
+    b.case("x", in_the_loop, "await x()", awaits=True)
+    b.run()
+    assert made[0].is_closed()
 
 
 def test_threaded_case_makes_ten_calls_a_pass_in_each_thread_unpinned() -> None:

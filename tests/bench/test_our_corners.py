@@ -18,6 +18,8 @@ ANSWERS = {
     "forms.coroutine_function": "yes",
     "forms.generator": "counted / neutral",
     "forms.asynchronous_generator": "yes",
+    "forms.without_decorator": "yes / yes",
+    "listeners.raises": "logged once",
     "tries.ignored": "slot back",
     "waits.frame_locals": "no",
     "rejections.traceback_length": "1",
@@ -39,5 +41,9 @@ def test_callers_do_not_wait_for_each_other() -> None:
     assert 50 <= int(ask("memguard", "waits.parallel")) < 200
 
 
+def test_a_long_window_costs_what_a_short_one_costs() -> None:
+    assert float(ask("memguard", "waits.window")) < 1.5
+
+
 def test_every_probe_is_asked_here() -> None:
-    assert {*ANSWERS, "waits.parallel"} == set(PROBES)
+    assert {*ANSWERS, "waits.parallel", "waits.window"} == set(PROBES)

@@ -27,18 +27,41 @@ def test_closed_peer_never_trips(peer: rivals.Peer) -> None:
 
 
 @PEERS
-def test_closed_peer_guards_coroutine_functions_where_it_can(peer: rivals.Peer) -> None:
+@pytest.mark.parametrize("form", ["closed_async", "context", "time_window"])
+def test_peer_has_a_form_or_says_why_not(peer: rivals.Peer, form: str) -> None:
     adapter = peer.load()
-    if "closed_async" in getattr(adapter, "UNSUPPORTED", {}):
-        assert not hasattr(adapter, "closed_async")
-        return
+    assert hasattr(adapter, form) is not (form in getattr(adapter, "UNSUPPORTED", {}))
 
+
+def having(form: str) -> pytest.MarkDecorator:
+    found = [peer for peer in rivals.BREAKERS if hasattr(peer.load(), form)]
+    return pytest.mark.parametrize("peer", found, ids=lambda peer: peer.module)
+
+
+@having("closed_async")
+def test_closed_peer_guards_coroutine_functions(peer: rivals.Peer) -> None:
     async def seven() -> int:
         return 7
 
-    assert asyncio.run(adapter.closed_async(seven)()) == 7
+    assert asyncio.run(peer.load().closed_async(seven)()) == 7
 
 
+@having("context")
+def test_context_of_a_peer_passes_failures_and_never_trips(peer: rivals.Peer) -> None:
+    x, statement = peer.load().context()
+    failing = compile(statement.replace("pass", "rivals.fail()"), "<bench>", "exec")
+    for _ in range(200):
+        with pytest.raises(rivals.SimulatedOutageError):
+            exec(failing, {"x": x, "rivals": rivals})
+    exec(statement, {"x": x})
+
+
+@having("time_window")
+def test_peer_with_a_window_of_time_passes_arguments_and_result(peer: rivals.Peer) -> None:
+    assert peer.load().time_window(lambda a, b: (a, b), 60)(1, b=2) == (1, 2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # newer Pythons about the peers
 @PEERS
 def test_opened_peer_rejects_again_and_again(peer: rivals.Peer) -> None:
     guarded, rejection, before = peer.load().opened()

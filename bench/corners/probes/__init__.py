@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.corners.adapters import Breaker
-from bench.corners.probes import forms, rejections, tries, verdicts, waits
+from bench.corners.probes import forms, listeners, rejections, tries, verdicts, waits
 
 Probe = Callable[[type[Breaker]], str]
 
@@ -21,7 +21,10 @@ _ORDER: tuple[Probe, ...] = (
     forms.coroutine_function,
     forms.generator,
     forms.asynchronous_generator,
+    forms.without_decorator,
     waits.parallel,
+    waits.window,
+    listeners.raises,
     tries.ignored,
     waits.frame_locals,
     rejections.traceback_length,

@@ -1,4 +1,4 @@
-"""What the decorator protects."""
+"""What the decorator protects, and what is protected without it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,34 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from bench.corners.adapters import LONG_S, Breaker
+from bench.corners.adapters import LONG_S, Breaker, succeed
 from bench.corners.probes.verdicts import verdict_after_three_failures
+from bench.corners.tools import opened
 from bench.rivals import SimulatedOutageError
 
 # Makes the attribute of a class, given the decorator.
 Definition = Callable[[Callable[..., Any]], Any]
+
+
+def without_decorator(library: type[Breaker]) -> str:
+    """`.call` / `with` reject when open"""
+
+    def enter(breaker: Breaker) -> None:
+        with breaker.block():
+            pass
+
+    ways: tuple[Callable[[Breaker], object], ...] = (lambda breaker: breaker.call(succeed), enter)
+    return " / ".join(_rejects(opened(library, timeout=LONG_S), way) for way in ways)
+
+
+def _rejects(breaker: Breaker, way: Callable[[Breaker], object]) -> str:
+    try:
+        way(breaker)
+    except NotImplementedError:
+        return "n/a"
+    except breaker.rejection:
+        return "yes"
+    return "no"
 
 
 def coroutine_function(library: type[Breaker]) -> str:

@@ -1,4 +1,4 @@
-"""What a breaker holds on to: callers, processes, memory."""
+"""What a breaker holds on to: callers, processes, memory, time."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import signal
 import threading
 import time
 import weakref
+from collections.abc import Callable
 
 from bench.corners.adapters import LONG_S, Breaker, succeed
 from bench.corners.tools import PATIENCE_S, Held
 from bench.rivals import SimulatedOutageError
 
 THREADS, CALLS, CALL_S = 8, 5, 0.010
+ROUNDS, ROUND_CALLS = 20, 500
 
 
 def parallel(library: type[Breaker]) -> str:
@@ -57,6 +59,25 @@ def frame_locals(library: type[Breaker]) -> str:
     pinned = local[0]() is not None
     del rejection
     return "yes" if pinned else "no"
+
+
+def window(library: type[Breaker]) -> str:
+    """window of 3600 s against one of 10 s (times as long)"""
+    breaker = library()
+    try:
+        short, long = (breaker.guard_over(succeed, seconds) for seconds in (10, 3600))
+    except NotImplementedError:
+        return "n/a: knows no rates"
+    taken = [(_seconds(short), _seconds(long)) for _ in range(ROUNDS)]
+    fastest_short, fastest_long = map(min, zip(*taken, strict=True))
+    return f"{fastest_long / fastest_short:.1f}"
+
+
+def _seconds(guarded: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    for _ in range(ROUND_CALLS):
+        guarded()
+    return time.perf_counter() - begun
 
 
 def fork(library: type[Breaker]) -> str:
