@@ -83,24 +83,21 @@ PyObject* attempt_exit(PyObject* object, PyObject* const* args, Py_ssize_t count
     return Py_NewRef(Py_False);
 }
 
-PyObject* attempt_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
-    PyObject* core = nullptr;
-    int as_prober = 0;
-    static const char* const names[] = {"core", "as_prober", nullptr};
-    if (PyArg_ParseTupleAndKeywords(args, keywords, "O|p:Attempt", const_cast<char**>(names), &core,
-                                    &as_prober) == 0) {
-        return nullptr;
-    }
-    if (!py::isinstance<Breaker>(core)) {
+PyObject* make_attempt(PyTypeObject* type, PyObject* core, Asker asker) {
+    const auto& state = *static_cast<ModuleState*>(PyType_GetModuleState(type));
+    if (Py_TYPE(core) != state.breaker_type) {
         return PyErr_Format(PyExc_TypeError, "Attempt() takes a _core.Breaker, got %R", core);
     }
-    const auto& state = *static_cast<ModuleState*>(PyType_GetModuleState(type));
-    auto* const breaker = py::handle(core).cast<Breaker*>();
-    if (as_prober != 0) {
+    // pybind11's cast looks the type up by name, which costs as much as the rest of this function.
+    Breaker* const breaker =
+        reinterpret_cast<py::detail::instance*>(core)->get_value_and_holder().value_ptr<Breaker>();
+    if (breaker == nullptr) {
+        return PyErr_Format(PyExc_TypeError, "the _core.Breaker was never initialised");
+    }
+    if (asker == Asker::prober) {
         breaker->prober_came();
     }
-    const std::optional<Call> call = enter(state, *breaker, core, breaker->policy(),
-                                           as_prober != 0 ? Asker::prober : Asker::caller);
+    const std::optional<Call> call = enter(state, *breaker, core, breaker->policy(), asker);
     if (!call) {
         return nullptr;
     }
@@ -118,6 +115,31 @@ PyObject* attempt_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
     self->call = *call;
     self->scope = enter_scope(state, *breaker, call->token);
     return reinterpret_cast<PyObject*>(self);
+}
+
+// Attempt(core, as_prober=False, /)
+PyObject* attempt_vectorcall(PyObject* type, PyObject* const* args, std::size_t nargsf,
+                             PyObject* kwnames) {
+    const Py_ssize_t count = PyVectorcall_NARGS(nargsf);
+    if (count < 1 || count > 2 || (kwnames != nullptr && PyTuple_GET_SIZE(kwnames) > 0)) {
+        return PyErr_Format(PyExc_TypeError,
+                            "Attempt() takes a _core.Breaker and whether it is the prober's");
+    }
+    const int as_prober = count == 2 ? PyObject_IsTrue(args[1]) : 0;
+    if (as_prober < 0) {
+        return nullptr;
+    }
+    return make_attempt(reinterpret_cast<PyTypeObject*>(type), args[0],
+                        as_prober != 0 ? Asker::prober : Asker::caller);
+}
+
+// Attempt.__new__(Attempt, ...): calls of the type itself do not come here.
+PyObject* attempt_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
+    if (keywords != nullptr && PyDict_GET_SIZE(keywords) > 0) {
+        return PyErr_Format(PyExc_TypeError, "Attempt() takes no keyword arguments");
+    }
+    return attempt_vectorcall(reinterpret_cast<PyObject*>(type), PySequence_Fast_ITEMS(args),
+                              static_cast<std::size_t>(PyTuple_GET_SIZE(args)), nullptr);
 }
 
 int attempt_traverse(PyObject* object, visitproc visit, void* arg) {
@@ -167,6 +189,8 @@ void add_attempt(py::module_& m, py::handle state_module, ModuleState& state) {
     PyType_Spec spec = {"memguard_native._core.Attempt", sizeof(Attempt), 0,
                         Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE, slots};
     state.attempt_type = add_type(m, state_module, spec);
+    // There is no slot for it before 3.14.
+    state.attempt_type->tp_vectorcall = attempt_vectorcall;
 }
 
 }  // namespace memguard

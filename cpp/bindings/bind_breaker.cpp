@@ -291,7 +291,7 @@ void show_breaker_to_collector(PyHeapTypeObject* heap_type) {
 
 }  // namespace
 
-void bind_breaker(py::module_& m) {
+void bind_breaker(py::module_& m, ModuleState& state) {
     py::class_<ManualClock, std::shared_ptr<ManualClock>>(
         m, "ManualClock", "A clock for tests: it stands still until advanced.")
         .def(
@@ -319,8 +319,10 @@ void bind_breaker(py::module_& m) {
                        py::custom_type_setup(show_policy_to_collector))
         .def(py::init(&make_policy));
 
-    py::class_<Breaker>(m, "Breaker", "The native half of a CircuitBreaker.",
-                        py::custom_type_setup(show_breaker_to_collector))
+    py::class_<Breaker> breaker(m, "Breaker", "The native half of a CircuitBreaker.",
+                                py::custom_type_setup(show_breaker_to_collector));
+    state.breaker_type = reinterpret_cast<PyTypeObject*>(py::object(breaker).release().ptr());
+    breaker
         .def(py::init(&make_breaker), py::kw_only(), py::arg("name"), py::arg("policy"),
              py::arg("clock").none(true), py::arg("events").none(false),
              "`clock` None: the monotonic clock.")

@@ -30,12 +30,9 @@ namespace {
     return finish(guard, Call{Token{Word{word}.generation()}, policy}, result);
 }
 
-// A rejected call, its error set: the fallback answers it, if there is one.
-[[gnu::noinline, gnu::cold]] PyObject* reject(const Policy& policy, PyObject* const* args,
-                                              std::size_t nargsf, PyObject* kwnames) {
-    if (!policy.outcomes.fallback) {
-        return nullptr;
-    }
+// A rejected call, its error set: the fallback answers it.
+[[gnu::noinline, gnu::cold]] PyObject* answer_rejected(const Policy& policy, PyObject* const* args,
+                                                       std::size_t nargsf, PyObject* kwnames) {
     const py::object fallback = policy.outcomes.fallback;  // may be cleared by the call
     PyErr_Clear();
     return PyObject_Vectorcall(fallback.ptr(), args, nargsf, kwnames);
@@ -46,8 +43,8 @@ namespace {
                                                       PyObject* kwnames) {
     const ModuleState& state = state_of(reinterpret_cast<PyObject*>(guard));
     const std::optional<Call> call = enter(state, *guard->breaker, guard->core, policy);
-    if (!call) {
-        return reject(policy, args, nargsf, kwnames);
+    if (!call) [[likely]] {
+        return policy.outcomes.fallback ? answer_rejected(policy, args, nargsf, kwnames) : nullptr;
     }
     PyObject* result = nullptr;
     {

@@ -19,6 +19,7 @@ struct ModuleState {
     PyTypeObject* async_generator_type;  // GuardedAsyncGenerator
     PyTypeObject* async_step_type;       // AsyncGeneratorStep
     PyTypeObject* attempt_type;          // Attempt
+    PyTypeObject* breaker_type;          // Breaker
     PyTypeObject* trampoline_type;       // Trampoline
     PyObject* cleared_function;   // what a guard calls after the garbage collector cleared it
     PyObject* probe_scope;        // ContextVar: the probes that the running code is part of
@@ -57,7 +58,7 @@ void add_trampoline(pybind11::module_& m, pybind11::handle state_module, ModuleS
 void add_ring(pybind11::module_& m, pybind11::handle state_module);
 
 // The cold API, bound by pybind11.
-void bind_breaker(pybind11::module_& m);
+void bind_breaker(pybind11::module_& m, ModuleState& state);
 void bind_memory(pybind11::module_& m);
 
 }  // namespace memguard

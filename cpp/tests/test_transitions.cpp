@@ -1,7 +1,8 @@
 // The truth tables of the word: pure functions, no threads. Named after the rules they prove.
 #include "check.hpp"
 
-#include <random>  // std::mt19937_64
+#include <random>   // std::mt19937_64
+#include <utility>  // std::pair
 
 #include "memguard/transitions.hpp"
 
@@ -316,4 +317,35 @@ TEST(a_corrupt_word_without_a_probe_on_its_way_loses_none) {
     const Word none = Word::half_open(0, 0, 0, lease_end_tick(c, 0), 3);
     const Token t{3, TokenKind::probe};
     CHECK(settle(none, t, Verdict::neutral, c, 0).next.in_flight() == 0);
+}
+
+TEST(what_is_done_by_hand_begins_a_new_era_and_says_so) {
+    const BreakerConfig c;
+    const Word closed = Word::closed(3, 7);
+    const Word forced = force_open(closed, Word::kNoEnd).next;
+    const Word disabled = disable(closed, Word::kNoEnd).next;
+    for (const auto& [done, event] : {std::pair{trip(closed, c, 0), Event::manual},
+                                      {reset(closed), Event::reset},
+                                      {force_open(closed, 5), Event::manual},
+                                      {disable(closed, 5), Event::manual}}) {
+        CHECK(done.event == event && done.next.generation() == 8);
+    }
+    for (const Step done : {release(forced, 0), release(disabled, 0)}) {
+        CHECK(done.event == Event::manual && done.next.generation() == 9);
+    }
+    const Word half_open = Word::half_open(1, 0, 0, 5, 7);
+    CHECK(after_fork(half_open).event == Event::forked);
+    CHECK(after_fork(half_open).next == Word::half_open(0, 0, 0, 5, 8));
+}
+
+TEST(where_a_prober_is_set_callers_wait_for_it_after_a_forced_state_too) {
+    BreakerConfig c;
+    c.has_active_probe = true;
+    const Word over = force_open(Word::closed(0, 0), 5).next;
+    const Admission caller = admit(over, c, kNsPerSecond);
+    CHECK(caller.decision == Decision::rejected_open && caller.awaits_prober);
+    CHECK(admit(over, c, kNsPerSecond, kConfiguredWait, Asker::prober).token().is_probe());
+    const Word half_open = Word::half_open(0, 0, 0, 0, 0);
+    const Admission late = admit(half_open, c, 61 * kNsPerSecond);
+    CHECK(late.decision == Decision::rejected_probing && late.awaits_prober);
 }

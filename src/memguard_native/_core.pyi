@@ -123,7 +123,7 @@ class Breaker:
 class Attempt:
     """One admitted call: give it a verdict, or use it in a `with` statement."""
 
-    def __new__(cls, core: Breaker, as_prober: bool = False) -> Attempt: ...
+    def __new__(cls, core: Breaker, as_prober: bool = False, /) -> Attempt: ...
     def success(self) -> None:
         """The dependency answered well."""
     def failure(self, exception: BaseException | None = None, /) -> None:

@@ -189,7 +189,7 @@ class BreakerMachine(RuleBasedStateMachine):
         if not due:
             return None
         expected = self.reference.admit(self.now(), as_prober=True)
-        attempt = contextvars.Context().run(Attempt, self.native._core, as_prober=True)
+        attempt = contextvars.Context().run(Attempt, self.native._core, True)
         assert expected is not None, "the prober is due"
         steps["prober"] += 1
         self.calls.append(RunningCall(attempt, expected))

@@ -96,7 +96,7 @@ def run(core: _core.Breaker, config: BreakerConfig) -> None:
     is_failure = config.failure_if_result
     while core.is_probe_due():
         try:
-            with _core.Attempt(core, as_prober=True) as attempt:
+            with _core.Attempt(core, True) as attempt:
                 result = probe()
                 if inspect.isawaitable(result):
                     import asyncio
