@@ -290,16 +290,26 @@ class BreakerMachine(RuleBasedStateMachine):
             call.drop()
 
 
-def test_the_native_breaker_agrees_with_the_reference_over_ten_thousand_steps(monkeypatch):
+def compare(monkeypatch, *, examples: int, at_least: int) -> None:
     monkeypatch.setattr(probing, "watch", lambda *breaker: None)
     steps.clear()
     run_state_machine_as_test(
-        BreakerMachine, settings=settings(max_examples=600, stateful_step_count=50, deadline=None)
+        BreakerMachine,
+        settings=settings(max_examples=examples, stateful_step_count=50, deadline=None),
     )
-    assert steps["checked"] >= 10_000
+    assert steps["checked"] >= at_least
     # Of each kind of step enough that a difference would show.
     for kind in (
         *("normal failure", "probe success", "probe failure", "probe neutral", "stale"),
         *("unrecorded failure", "prober", "custom", "failure_rate", "reconfigured", "probe_lost"),
     ):
         assert steps[kind] >= 50, steps
+
+
+def test_the_native_breaker_agrees_with_the_reference_over_ten_thousand_steps(monkeypatch):
+    compare(monkeypatch, examples=600, at_least=10_000)
+
+
+@pytest.mark.slow
+def test_the_native_breaker_agrees_with_the_reference_over_a_hundred_thousand_steps(monkeypatch):
+    compare(monkeypatch, examples=3000, at_least=100_000)
