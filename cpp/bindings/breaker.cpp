@@ -173,20 +173,20 @@ void Breaker::adopt(py::object adopted) {
                !(had_windows && before->rules.windows == policy.rules.windows)) {
         policy.rules.windows->restart(now_ns());  // adopted before: what it held is old
     }
+    const std::scoped_lock lock{mutex_};
     if (std::none_of(policies_.begin(), policies_.end(),
                      [&](const py::object& one) { return one.is(adopted); })) {
         policies_.push_back(std::move(adopted));
     }
     // release: pairs with the acquire load in policy()
     policy_.store(&policy, std::memory_order_release);
-    const std::scoped_lock lock{guards_mutex_};
     for (Guard* guard = guards_; guard != nullptr; guard = guard->next) {
         set_policy(*guard, policy);
     }
 }
 
 void Breaker::add(Guard& guard) {
-    const std::scoped_lock lock{guards_mutex_};
+    const std::scoped_lock lock{mutex_};
     guard.next = guards_;
     guard.previous = nullptr;
     if (guards_ != nullptr) {
@@ -197,7 +197,7 @@ void Breaker::add(Guard& guard) {
 }
 
 void Breaker::remove(Guard& guard) noexcept {
-    const std::scoped_lock lock{guards_mutex_};
+    const std::scoped_lock lock{mutex_};
     (guard.previous != nullptr ? guard.previous->next : guards_) = guard.next;
     if (guard.next != nullptr) {
         guard.next->previous = guard.previous;
@@ -206,8 +206,13 @@ void Breaker::remove(Guard& guard) noexcept {
 
 std::uint64_t Breaker::successes() const {
     std::uint64_t sum = cell.statistics().totals(0).successes;
+    std::vector<py::object> policies;
+    {
+        const std::scoped_lock lock{mutex_};
+        policies = policies_;  // another thread's adopt() may move them
+    }
     std::vector<const Windows*> seen;
-    for (const py::object& one : policies_) {
+    for (const py::object& one : policies) {
         const Windows* const windows = one.cast<const Policy&>().rules.windows.get();
         if (windows != nullptr && std::find(seen.begin(), seen.end(), windows) == seen.end()) {
             seen.push_back(windows);

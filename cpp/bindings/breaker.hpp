@@ -98,6 +98,7 @@ class Breaker {
     // Publishes a `_core.Policy`; calls in flight go on by theirs. One thread at a time. Sets of
     // rules are kept for the calls that may still use them, each once.
     void adopt(pybind11::object policy);
+    // For the garbage collector, which no other thread runs beside.
     [[nodiscard]] const std::vector<pybind11::object>& policies() const noexcept {
         return policies_;
     }
@@ -148,10 +149,10 @@ class Breaker {
     std::shared_ptr<ManualClock> clock_;
     std::shared_ptr<EventQueue> events_;
     std::uint64_t id_;
-    std::vector<pybind11::object> policies_;
     std::atomic<const Policy*> policy_{nullptr};
     std::atomic<bool> prober_is_called_{false};
-    std::mutex guards_mutex_;  // no Python runs under it
+    mutable std::mutex mutex_;  // of what follows; no Python runs under it
+    std::vector<pybind11::object> policies_;
     Guard* guards_ = nullptr;
 };
 

@@ -142,3 +142,19 @@ def test_guards_come_and_go_while_rules_change():
                 assert breaker(len)("x") == 1
 
     together(work)
+
+
+def test_snapshots_are_taken_while_rules_change():
+    breaker = CircuitBreaker("snapshots", count_calls=True)
+    done = threading.Event()
+
+    def work(number: int) -> None:
+        if number > 0:
+            while not done.is_set():
+                assert breaker.snapshot().successes == 0
+            return
+        for turn in range(500):
+            breaker.configure(failure_threshold=10 + turn)
+        done.set()
+
+    together(work)
