@@ -13,6 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from memguard_native import CircuitBreaker, State, pile_up
+from memguard_native.breaker import registry
 
 pytestmark = pytest.mark.stress
 
@@ -155,6 +156,22 @@ def test_snapshots_are_taken_while_rules_change():
             return
         for turn in range(500):
             breaker.configure(failure_threshold=10 + turn)
+        done.set()
+
+    together(work)
+
+
+def test_breakers_are_listed_while_others_come_and_go():
+    kept = CircuitBreaker("listed")
+    done = threading.Event()
+
+    def work(number: int) -> None:
+        if number > 0:
+            while not done.is_set():
+                assert kept in registry.breakers()
+            return
+        for turn in range(2000):
+            CircuitBreaker(f"come and gone {turn % 50}")
         done.set()
 
     together(work)

@@ -225,7 +225,8 @@ class Summaries:
         if now < self._next:
             return self._next - now
         self._next = now + _SUMMARY_INTERVAL
-        cores = dict(_cores)
+        # Not by iterating over the dictionary, from which a breaker that ends may vanish meanwhile.
+        cores = {core.id: core for ref in _cores.valuerefs() if (core := ref()) is not None}
         self._told = {key: counters for key, counters in self._told.items() if key in cores}
         for breaker_id, core in cores.items():
             counters = core.counters()

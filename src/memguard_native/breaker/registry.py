@@ -36,9 +36,9 @@ def get_or_create(name: str, **config: Any) -> CircuitBreaker:
 
 def breakers() -> Iterator[CircuitBreaker]:
     """The newest breaker of each name, sorted by name."""
-    with _lock:
-        found = dict(_by_name)
-    return iter([found[name] for name in sorted(found)])
+    # Not by iterating over the dictionary, from which a breaker that ends may vanish meanwhile.
+    found = [breaker for ref in _by_name.valuerefs() if (breaker := ref()) is not None]
+    return iter(sorted(found, key=lambda breaker: breaker.name))
 
 
 def health() -> dict[str, str]:
