@@ -8,13 +8,14 @@ namespace memguard {
 namespace {
 
 // The ContextVar holds a chain of links: the probes that the running task or thread is inside of.
-// A link is a list, [breaker's id, generation or None, outer link or None]. It loses its generation
-// when the probe ends, because it may do so where the variable cannot be reset: an attempt that
-// ends on another thread would else leave its privilege behind.
-enum LinkItem : Py_ssize_t { kBreakerId, kGeneration, kOuter };
+// A link is a list: [breaker's id, generation, outer link or None, whether the probe has ended].
+// The last is there because the probe may end where the variable cannot be reset: an attempt that
+// ends on another thread would else leave its privilege behind. Nothing else changes, so that
+// threads without a GIL may read meanwhile: True and False live for ever.
+enum LinkItem : Py_ssize_t { kBreakerId, kGeneration, kOuter, kHasEnded, kLinkItems };
 
 bool has_ended(py::handle link) {
-    return Py_IsNone(PyList_GET_ITEM(link.ptr(), kGeneration)) != 0;
+    return Py_IsTrue(PyList_GET_ITEM(link.ptr(), kHasEnded)) != 0;
 }
 
 // The innermost link that has not ended, or None.
@@ -35,9 +36,8 @@ py::object current_link(const ModuleState& state) {
 bool inside_probe(const ModuleState& state, const Breaker& breaker, Word word) {
     for (py::object link = current_link(state); !link.is_none();) {
         const auto items = py::reinterpret_borrow<py::list>(link);
-        const py::object generation = items[kGeneration];
-        if (!generation.is_none() && items[kBreakerId].cast<std::uint64_t>() == breaker.id() &&
-            generation.cast<std::uint64_t>() == word.generation()) {
+        if (!has_ended(link) && items[kBreakerId].cast<std::uint64_t>() == breaker.id() &&
+            items[kGeneration].cast<std::uint64_t>() == word.generation()) {
             return true;
         }
         link = items[kOuter];
@@ -50,10 +50,11 @@ PyObject* enter_scope(const ModuleState& state, const Breaker& breaker, Token to
         return nullptr;
     }
     try {
-        py::list link(3);
+        py::list link(Py_ssize_t{kLinkItems});
         link[kBreakerId] = breaker.id();
         link[kGeneration] = token.generation;
         link[kOuter] = current_link(state);
+        link[kHasEnded] = false;
         const auto reset =
             py::reinterpret_steal<py::object>(PyContextVar_Set(state.probe_scope, link.ptr()));
         if (!reset) {
@@ -72,7 +73,7 @@ void leave_scope(const ModuleState& state, PyObject*& scope) noexcept {
         return;
     }
     PyObject* const exception = PyErr_Occurred() != nullptr ? take_exception() : nullptr;
-    PyList_SetItem(PyTuple_GET_ITEM(scope, 0), kGeneration, Py_NewRef(Py_None));
+    PyList_SetItem(PyTuple_GET_ITEM(scope, 0), kHasEnded, Py_NewRef(Py_True));
     // Fails in another context than it was set in: there the ended link stays, and means nothing.
     if (PyContextVar_Reset(state.probe_scope, PyTuple_GET_ITEM(scope, 1)) < 0) {
         PyErr_Clear();

@@ -175,3 +175,52 @@ def test_breakers_are_listed_while_others_come_and_go():
         done.set()
 
     together(work)
+
+
+INSIDE_A_PROBE = """
+import contextvars, threading
+from contextlib import suppress
+from memguard_native import CircuitBreaker, CircuitOpenError, State
+from memguard_native.testing import ManualClock
+
+clock = ManualClock()
+breaker = CircuitBreaker("inside", clock=clock)
+guarded = breaker(len)
+for turn in range(2000):
+    breaker.trip()
+    clock.advance(60)
+    attempt = breaker.attempt()
+    start = threading.Barrier(3)
+
+    def call(context):
+        start.wait()
+        for _ in range(60):
+            # Rejected is right where the probe ended between the two looks of the call.
+            with suppress(CircuitOpenError):
+                assert context.run(guarded, "x") == 1
+
+    contexts = [contextvars.copy_context() for _ in range(2)]
+    threads = [threading.Thread(target=call, args=(context,)) for context in contexts]
+    for thread in threads:
+        thread.start()
+    start.wait()
+    for _ in range(turn % 40):
+        pass
+    attempt.success()
+    for thread in threads:
+        thread.join()
+    assert breaker.state is State.closed
+"""
+
+
+def test_a_probe_ends_while_other_threads_call_inside_of_it():
+    # Without the debug allocator what was freed a moment ago is still there, most of the time.
+    done = subprocess.run(
+        [sys.executable, "-c", INSIDE_A_PROBE],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONMALLOC": "debug"},
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
