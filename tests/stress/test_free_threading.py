@@ -1,4 +1,4 @@
-"""Without a GIL: it stays off, and guarded functions that threads share count exactly."""
+"""Without a GIL: it stays off, and what threads share counts exactly and survives."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import subprocess
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
-from memguard_native import CircuitBreaker, State, pile_up
+from memguard_native import CircuitBreaker, CircuitOpenError, State, pile_up
 from memguard_native.breaker import registry
+from memguard_native.testing import ManualClock
 
 pytestmark = pytest.mark.stress
 
@@ -46,21 +48,38 @@ def together(work: Callable[[int], None]) -> None:
     assert errors == []
 
 
-@pytest.mark.skipif(
+without_gil = pytest.mark.skipif(
     not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this interpreter has a GIL"
 )
+
+
+@without_gil
 def test_importing_the_package_leaves_the_gil_off():
     code = (
-        "import sys, memguard_native\n"
-        "from memguard_native import CircuitBreaker\n"
-        "CircuitBreaker('x')(len)('x')\n"
-        "sys.exit(sys._is_gil_enabled())\n"
+        "import sys\n"
+        "assert not sys._is_gil_enabled(), 'it was on before'\n"
+        "import memguard_native\n"
+        "for name in memguard_native.__all__: getattr(memguard_native, name)\n"
+        "memguard_native.CircuitBreaker('x')(len)('x')\n"
+        "assert not sys._is_gil_enabled(), 'it is on now'\n"
     )
+    # PYTHON_GIL=0 would keep it off, whatever the package asks for.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHON_GIL"}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], env=environment, timeout=60, check=False
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+        check=False,
     )
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stderr
+
+
+@without_gil
+def test_these_tests_run_without_the_gil():
+    """A module that some plugin imports may have asked for it."""
+    assert not sys._is_gil_enabled()
 
 
 def test_successes_of_all_threads_are_counted_exactly():
@@ -87,20 +106,124 @@ def test_failures_of_all_threads_are_counted_exactly():
     assert (found.failures, found.failure_count) == (THREADS * CALLS // 10,) * 2
 
 
-def test_coroutines_of_several_loops_are_counted_exactly():
-    breaker = CircuitBreaker("async", count_calls=True)
+# --- every form of a call, half of them failures -------------------------------------------------
 
+
+def call_functions(breaker: CircuitBreaker) -> None:
     @breaker
-    async def answer() -> int:
+    def answer(turn: int) -> None:
+        if turn % 2:
+            raise Boom
+
+    for turn in range(CALLS // 10):
+        with suppress(Boom):
+            answer(turn)
+
+
+def iterate(breaker: CircuitBreaker) -> None:
+    @breaker
+    def answers(turn: int) -> Iterator[int]:
+        yield turn
+        if turn % 2:
+            raise Boom
+
+    for turn in range(CALLS // 10):
+        with suppress(Boom):
+            assert list(answers(turn)) == [turn]
+
+
+def enter_blocks(breaker: CircuitBreaker) -> None:
+    for turn in range(CALLS // 10):
+        with suppress(Boom), breaker:
+            if turn % 2:
+                raise Boom
+
+
+def settle_attempts(breaker: CircuitBreaker) -> None:
+    for turn in range(CALLS // 10):
+        attempt = breaker.attempt()
+        attempt.failure() if turn % 2 else attempt.success()
+
+
+def await_coroutines(breaker: CircuitBreaker) -> None:
+    @breaker
+    async def answer(turn: int) -> int:
         await asyncio.sleep(0)
-        return 1
+        if turn % 2:
+            raise Boom
+        return turn
 
     async def main() -> None:
-        for _ in range(CALLS // 10):
-            assert await answer() == 1
+        for first in range(0, CALLS // 10, 50):
+            turns = range(first, first + 50)
+            found = await asyncio.gather(*map(answer, turns), return_exceptions=True)
+            assert [one for one in found if isinstance(one, int)] == list(turns[::2])
 
-    together(lambda number: asyncio.run(main()))
-    assert breaker.snapshot().successes == THREADS * CALLS // 10
+    asyncio.run(main())
+
+
+def iterate_asynchronously(breaker: CircuitBreaker) -> None:
+    @breaker
+    async def answers(turn: int) -> AsyncIterator[int]:
+        await asyncio.sleep(0)
+        yield turn
+        if turn % 2:
+            raise Boom
+
+    async def main() -> None:
+        for turn in range(CALLS // 10):
+            with suppress(Boom):
+                assert [one async for one in answers(turn)] == [turn]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        call_functions,
+        iterate,
+        enter_blocks,
+        settle_attempts,
+        await_coroutines,
+        iterate_asynchronously,
+    ],
+)
+def test_successes_and_failures_of_every_form_are_counted_exactly(work):
+    breaker = CircuitBreaker("forms", None, count_calls=True)
+    together(lambda number: work(breaker))
+    found = breaker.snapshot()
+    assert (found.successes, found.failures) == (THREADS * CALLS // 20,) * 2
+
+
+def test_one_of_several_loops_right_after_the_timeout_makes_the_probe():
+    for _ in range(50):
+        clock = ManualClock()
+        breaker = CircuitBreaker("probe", clock=clock)
+        breaker.trip()
+        clock.advance(60)
+        rejections = threading.Semaphore(0)
+        probes: list[int] = []
+
+        @breaker
+        async def probe(number: int, probes=probes, rejections=rejections) -> None:
+            probes.append(number)
+            for _ in range(THREADS - 1):
+                while not rejections.acquire(blocking=False):
+                    await asyncio.sleep(0)
+
+        def work(number: int, probe=probe, rejections=rejections) -> None:
+            try:
+                asyncio.run(probe(number))
+            except CircuitOpenError:
+                rejections.release()
+
+        together(work)
+        assert len(probes) == 1
+        assert breaker.state is State.closed
+
+
+# --- what changes under the hands of others ------------------------------------------------------
 
 
 def test_calls_in_flight_are_none_after_all_ended():
