@@ -42,10 +42,13 @@ def test_every_field_is_an_int_or_unknown(probe):
 
 def test_sample_of_a_thread_is_the_sample_of_the_process(real_probe):
     found = []
+    before = real_probe.sample().rss_bytes
     thread = threading.Thread(target=lambda: found.append(real_probe.sample()))
     thread.start()
     thread.join(10)
-    assert abs(found[0].rss_bytes - real_probe.sample().rss_bytes) < 2**22
+    after = real_probe.sample().rss_bytes
+    # Between them: without the GIL the end of a thread may give much memory back.
+    assert min(before, after) - 2**22 < found[0].rss_bytes < max(before, after) + 2**22
 
 
 def test_times_are_those_of_the_system(real_probe):
