@@ -17,7 +17,7 @@ py::object ask(const py::object& callable, Arguments... arguments) noexcept {
     PyObject* const given[] = {arguments...};
     PyObject* const answer = PyObject_Vectorcall(kept.ptr(), given, sizeof...(arguments), nullptr);
     if (answer == nullptr) {
-        PyErr_WriteUnraisable(kept.ptr());
+        hand_over(kept.ptr());
     }
     return py::reinterpret_steal<py::object>(answer);
 }
@@ -56,7 +56,35 @@ bool is_cancelled_error(PyObject* exception) noexcept {
     return false;
 }
 
+int raise_again(void* exception) {
+    put_exception(static_cast<PyObject*>(exception));
+    return -1;
+}
+
+bool is_main_thread() {
+    const auto threading = py::module_::import("threading");
+    return threading.attr("get_ident")().equal(threading.attr("main_thread")().attr("ident"));
+}
+
 }  // namespace
+
+void hand_over(PyObject* context) noexcept {
+    if (PyErr_ExceptionMatches(PyExc_Exception) != 0) {
+        PyErr_WriteUnraisable(context);
+        return;
+    }
+    PyObject* const exception = take_exception();
+    bool is_handed_over = false;
+    try {
+        is_handed_over = is_main_thread() && Py_AddPendingCall(raise_again, exception) == 0;
+    } catch (py::error_already_set& error) {
+        error.discard_as_unraisable("memguard_native: looking for the main thread");
+    }
+    if (!is_handed_over) {
+        put_exception(exception);
+        PyErr_WriteUnraisable(context);
+    }
+}
 
 Verdict classify(const ModuleState& state, const Policy& policy, PyObject* exception,
                  bool& is_cancellation) noexcept {

@@ -7,6 +7,10 @@
 
 namespace memguard {
 
+// The error that is set came from a function of the user's on whose answer nothing waits. Ctrl-C
+// and exit in the main thread are raised there again, as soon as Python runs; all else is reported.
+void hand_over(PyObject* context) noexcept;
+
 // What an exception means. `is_cancellation` is set where it is a task's cancellation.
 [[nodiscard]] Verdict classify(const ModuleState& state, const Policy& policy, PyObject* exception,
                                bool& is_cancellation) noexcept;

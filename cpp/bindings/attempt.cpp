@@ -85,14 +85,9 @@ PyObject* attempt_exit(PyObject* object, PyObject* const* args, Py_ssize_t count
 
 PyObject* make_attempt(PyTypeObject* type, PyObject* core, Asker asker) {
     const auto& state = *static_cast<ModuleState*>(PyType_GetModuleState(type));
-    if (Py_TYPE(core) != state.breaker_type) {
-        return PyErr_Format(PyExc_TypeError, "Attempt() takes a _core.Breaker, got %R", core);
-    }
-    // pybind11's cast looks the type up by name, which costs as much as the rest of this function.
-    Breaker* const breaker =
-        reinterpret_cast<py::detail::instance*>(core)->get_value_and_holder().value_ptr<Breaker>();
+    Breaker* const breaker = breaker_of(state, core);
     if (breaker == nullptr) {
-        return PyErr_Format(PyExc_TypeError, "the _core.Breaker was never initialised");
+        return PyErr_Format(PyExc_TypeError, "Attempt() takes a _core.Breaker, got %R", core);
     }
     if (asker == Asker::prober) {
         breaker->prober_came();

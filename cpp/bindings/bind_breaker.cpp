@@ -119,29 +119,13 @@ void adopt(Breaker& breaker, py::object policy) {
     breaker.adopt(std::move(policy));
 }
 
-void tell_reconfigured(Breaker& breaker) {
-    const Word word = breaker.cell.load();
-    breaker.tell_change({word, word, Event::reconfigured});
-}
-
-// What opens by hand: no exception tells why, but whoever did it may.
-void record_by_hand(Breaker& breaker, const py::object& self, const Transition& done,
-                    const py::object& reason = {}) {
-    if (done.after.phase() == Phase::open || done.after.phase() == Phase::forced_open) {
-        breaker.record_opening(self, nullptr, done.event, reason);
-    }
-    breaker.tell(done, reason);
-}
-
 void trip_now(const py::object& self, std::optional<double> retry_after, const py::object& reason) {
     auto& breaker = self.cast<Breaker&>();
     const Policy& policy = breaker.policy();
     const AskedWait asked = retry_after ? AskedWait{to_ns(*retry_after)}
                                         : ask_backoff(policy, breaker.cell.step(), nullptr);
     const Transition done = breaker.cell.trip(policy.rules, breaker.now_ns(), asked);
-    if (done.is_news()) {
-        record_by_hand(breaker, self, done, or_null(reason));
-    }
+    breaker.announce(self, done, nullptr, or_null(reason));
 }
 
 // In milliseconds of the breaker's clock, rounded up; none: never.
@@ -153,15 +137,32 @@ void force_open_now(const py::object& self, std::optional<double> seconds,
                     const py::object& reason) {
     auto& breaker = self.cast<Breaker&>();
     const std::int64_t end = end_ms(breaker, seconds);
-    record_by_hand(breaker, self, breaker.cell.force_open(end, breaker.now_ns()), or_null(reason));
+    const Transition done = breaker.cell.force_open(end, breaker.now_ns());
+    breaker.announce(self, done, nullptr, or_null(reason));
 }
 
-void disable_now(Breaker& breaker, std::optional<double> seconds, const py::object& reason) {
+void disable_now(const py::object& self, std::optional<double> seconds, const py::object& reason) {
+    auto& breaker = self.cast<Breaker&>();
     const std::int64_t end = end_ms(breaker, seconds);
-    breaker.tell(breaker.cell.disable(end, breaker.now_ns()), or_null(reason));
+    const Transition done = breaker.cell.disable(end, breaker.now_ns());
+    breaker.announce(self, done, nullptr, or_null(reason));
+}
+
+void release_now(const py::object& self) {
+    auto& breaker = self.cast<Breaker&>();
+    breaker.announce(self, breaker.cell.release(breaker.policy().rules, breaker.now_ns()));
+}
+
+void reset_now(const py::object& self) {
+    auto& breaker = self.cast<Breaker&>();
+    breaker.announce(self, breaker.cell.reset(breaker.policy().rules, breaker.now_ns()));
 }
 
 double retry_after(const Breaker& breaker) {
+    const BreakerConfig& config = breaker.policy().config();
+    if (config.enforce <= 0.0 && breaker.cell.load().phase() != Phase::forced_open) {
+        return 0.0;  // in shadow a call is admitted at any time
+    }
     return to_seconds(breaker.cell.retry_after_ns(breaker.policy().config(), breaker.now_ns()));
 }
 
@@ -233,8 +234,10 @@ bool is_probe_due(const Breaker& breaker) {
     const BreakerConfig& config = breaker.policy().config();
     const Admission next =
         admit(breaker.cell.load(), config, breaker.now_ns(), kConfiguredWait, Asker::prober);
-    return config.has_active_probe && next.decision == Decision::admitted &&
-           next.next.phase() == Phase::half_open;
+    const bool may_probe =
+        next.decision == Decision::admitted && next.next.phase() == Phase::half_open;
+    // A lost probe that counts as a failure is found by whoever asks first.
+    return config.has_active_probe && (may_probe || next.event == Event::probe_lost);
 }
 
 // (events, next position, lost, unfinished)
@@ -329,7 +332,7 @@ void bind_breaker(py::module_& m, ModuleState& state) {
         .def("adopt", &adopt, py::arg("policy"),
              "From now on calls go by these rules; those in flight go on by theirs. One thread at "
              "a time.")
-        .def("tell_reconfigured", &tell_reconfigured, "Tell the event of it.")
+        .def("announce_other_rules", &Breaker::announce_other_rules, "Tell the event of it.")
         .def("state", &state_name, "The State's name as a call would meet it; consumes no probe.")
         .def("retry_after", &retry_after,
              "Seconds until a call may be admitted; 0.0 if one may now.")
@@ -350,12 +353,10 @@ void bind_breaker(py::module_& m, ModuleState& state) {
              "Reject every call for so many seconds; None: until released.")
         .def("disable", &disable_now, py::arg("seconds").none(true), py::arg("reason").none(true),
              "Admit every call, count none; None: until released.")
-        .def(
-            "release", [](Breaker& b) { b.tell(b.cell.release(b.policy().rules, b.now_ns())); },
-            "Give control back to the rules.")
-        .def(
-            "reset", [](Breaker& b) { b.tell(b.cell.reset(b.policy().rules, b.now_ns())); },
-            "Close now.")
+        .def("release", &release_now, "Give control back to the rules.")
+        .def("reset", &reset_now, "Close now.")
+        .def("set_prober_is_stuck", &Breaker::set_prober_is_stuck, py::arg("is_stuck"),
+             "Whether calls are to probe because the active probes hang.")
         .def(
             "after_fork",
             [](Breaker& b, std::uint64_t pid) {

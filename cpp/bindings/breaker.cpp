@@ -14,15 +14,37 @@ namespace {
 
 constexpr Py_ssize_t kMaxErrorText = 160;
 
-// (type name, text) of an exception. Its __str__ is a stranger's code and may fail or be long.
-py::object describe(PyObject* exception) {
+// Whether the text of an exception is made without a stranger's code.
+bool has_plain_text(PyObject* exception) noexcept {
+    if (PyExceptionInstance_Check(exception) == 0) {
+        return false;
+    }
+    const auto* const base = reinterpret_cast<PyTypeObject*>(PyExc_BaseException);
+    PyObject* const args = reinterpret_cast<PyBaseExceptionObject*>(exception)->args;
+    const bool is_plain_type = Py_TYPE(exception)->tp_str == base->tp_str && args != nullptr;
+    return is_plain_type &&
+           (PyTuple_GET_SIZE(args) == 0 ||
+            (PyTuple_GET_SIZE(args) == 1 && PyUnicode_CheckExact(PyTuple_GET_ITEM(args, 0)) != 0));
+}
+
+// (type name, text) of an exception. Its __str__ may be a stranger's code, which may fail or be
+// long; `with_text` false leaves it out.
+py::object describe(PyObject* exception, bool with_text) {
     const auto type = py::reinterpret_steal<py::object>(PyType_GetName(Py_TYPE(exception)));
-    auto text = py::reinterpret_steal<py::object>(PyObject_Str(exception));
-    if (!text) {
-        PyErr_Clear();
-        text = py::str("");
-    } else if (PyUnicode_GET_LENGTH(text.ptr()) > kMaxErrorText) {
-        text = py::reinterpret_steal<py::object>(PyUnicode_Substring(text.ptr(), 0, kMaxErrorText));
+    py::object text = py::str("");
+    if (with_text) {
+        text = py::reinterpret_steal<py::object>(PyObject_Str(exception));
+        if (!text) {
+            if (PyErr_ExceptionMatches(PyExc_Exception) != 0) {
+                PyErr_Clear();
+            } else {
+                hand_over(exception);
+            }
+            text = py::str("");
+        } else if (PyUnicode_GET_LENGTH(text.ptr()) > kMaxErrorText) {
+            text = py::reinterpret_steal<py::object>(
+                PyUnicode_Substring(text.ptr(), 0, kMaxErrorText));
+        }
     }
     if (!type || !text) {
         throw py::error_already_set();
@@ -121,22 +143,6 @@ AskedWait ask_wait_of_lost_probe(const Breaker& breaker, const Policy& policy) n
     return may_open ? ask_backoff(policy, breaker.cell.step() + 1, nullptr) : AskedWait{};
 }
 
-// What takes the place of a rejection: a call inside a probe runs as part of it, and where the
-// rules are not enforced, or not always, a call runs unrecorded.
-std::optional<TokenKind> excuse(const ModuleState& state, Breaker& breaker, const Policy& policy,
-                                const Admission& rejection) {
-    if (rejection.decision == Decision::rejected_probing &&
-        inside_probe(state, breaker, rejection.next)) {
-        return TokenKind::nested;
-    }
-    if (rejection.decision == Decision::rejected_forced ||
-        breaker.cell.draw_enforced(policy.config())) {
-        return std::nullopt;
-    }
-    breaker.cell.statistics().count_unenforced();
-    return TokenKind::unrecorded;
-}
-
 }  // namespace
 
 const char* name_of(Phase phase) noexcept {
@@ -164,15 +170,15 @@ py::tuple to_tuple(const BreakerEvent& event, const py::object& detail) {
 void Breaker::adopt(py::object adopted) {
     auto& policy = adopted.cast<Policy&>();
     const Policy* const before = policy_.load(std::memory_order_relaxed);  // relaxed: ours alone
-    const bool had_windows = before != nullptr && before->rules.windows;
-    if (policy.rules.rates.is_recording() && !policy.rules.windows) {
-        const bool same = had_windows && before->rules.rates.same_windows(policy.rules.rates);
-        policy.rules.windows = same ? before->rules.windows
-                                    : std::make_shared<Windows>(policy.rules.rates, kExclusive);
-    } else if (policy.rules.windows &&
-               !(had_windows && before->rules.windows == policy.rules.windows)) {
-        policy.rules.windows->restart(now_ns());  // adopted before: what it held is old
+    if (policy.rules.rates.is_recording()) {
+        if (!policy.rules.windows) {
+            policy.rules.windows = windows_of(policy.rules.rates);
+        }
+        if (before == nullptr || before->rules.windows != policy.rules.windows) {
+            policy.rules.windows->restart(now_ns());  // what it held, if anything, is old
+        }
     }
+    cell.clip(policy.config(), now_ns());
     const std::scoped_lock lock{mutex_};
     if (std::none_of(policies_.begin(), policies_.end(),
                      [&](const py::object& one) { return one.is(adopted); })) {
@@ -183,6 +189,17 @@ void Breaker::adopt(py::object adopted) {
     for (Guard* guard = guards_; guard != nullptr; guard = guard->next) {
         set_policy(*guard, policy);
     }
+}
+
+// Rules that need the same windows share them.
+std::shared_ptr<Windows> Breaker::windows_of(const WindowConfig& rates) const {
+    for (const py::object& one : policies_) {
+        const Rules& rules = one.cast<const Policy&>().rules;
+        if (rules.windows && rules.rates.same_windows(rates)) {
+            return rules.windows;
+        }
+    }
+    return std::make_shared<Windows>(rates, kExclusive);
 }
 
 void Breaker::add(Guard& guard) {
@@ -222,39 +239,83 @@ std::uint64_t Breaker::successes() const {
     return sum;
 }
 
-void Breaker::record_opening(py::handle self, PyObject* exception, Event cause,
-                             const py::object& detail) noexcept {
+Breaker* breaker_of(const ModuleState& state, PyObject* core) noexcept {
+    if (Py_TYPE(core) != state.breaker_type) {
+        return nullptr;
+    }
+    // pybind11's cast looks the type up by name, which costs as much as the rest of an attempt.
+    return reinterpret_cast<py::detail::instance*>(core)
+        ->get_value_and_holder()
+        .value_ptr<Breaker>();
+}
+
+void Breaker::announce(py::handle self, const Transition& done, PyObject* exception,
+                       const py::object& detail) noexcept {
+    if (!done.is_news()) {
+        return;
+    }
+    // First what runs no Python of anybody's: events are told in the order of the transitions.
+    const Policy& rules = policy();
+    const BreakerEvent event = to_event(done, rules);
+    events_->push(event, detail);
+    const bool is_given_back = done.before.phase() == Phase::forced_open;
+    const bool is_opening =
+        (done.opened() && !is_given_back) || done.after.phase() == Phase::forced_open;
+    const bool is_plain = exception == nullptr || has_plain_text(exception);
+    if (is_opening) {
+        record_opening(self, event, exception, is_plain, detail);
+    }
+    events_->wake();
+    tell_inline(rules, event, detail);
+    if (is_opening && !is_plain) {
+        record_opening(self, event, exception, true, detail);
+    }
+}
+
+void Breaker::announce_other_rules() noexcept {
+    const Word word = cell.load();
+    const Policy& rules = policy();
+    const BreakerEvent event = to_event({word, word, Event::reconfigured}, rules);
+    events_->push(event, {});
+    events_->wake();
+    tell_inline(rules, event, {});
+}
+
+BreakerEvent Breaker::to_event(const Transition& done, const Policy& rules) noexcept {
+    return {id_, cell.widened(done.after), now_ns(), wall_ns(),
+            BreakerEvent::pack(done.before.phase(), done.after.phase(), done.event,
+                               rules.config().enforce <= 0.0)};
+}
+
+void Breaker::tell_inline(const Policy& rules, const BreakerEvent& event,
+                          const py::object& detail) noexcept {
+    if (!rules.outcomes.on_event) {
+        return;
+    }
+    const py::object listener = rules.outcomes.on_event;  // the call may clear what holds it
     try {
-        const py::object last_error = exception != nullptr ? describe(exception) : py::none();
+        listener(to_tuple(event, detail ? detail : py::none()));
+    } catch (py::error_already_set& error) {
+        error.restore();
+        hand_over(listener.ptr());
+    }
+}
+
+void Breaker::record_opening(py::handle self, const BreakerEvent& event, PyObject* exception,
+                             bool with_text, const py::object& detail) noexcept {
+    try {
+        const py::object last_error =
+            exception != nullptr ? describe(exception, with_text) : py::none();
         py::object details =
-            py::make_tuple(cell.failure_count(), static_cast<double>(wall_ns()) / kNsPerSecond,
-                           last_error, name_of(cause), detail ? detail : py::none());
+            py::make_tuple(cell.failure_count(), static_cast<double>(event.wall_ns) / kNsPerSecond,
+                           last_error, name_of(event.reason()), detail ? detail : py::none());
         const py::scoped_critical_section lock{self};
-        std::swap(details_, details);  // the old one is released after the lock
+        if (event.generation >= details_generation_) {  // else a newer opening was faster
+            details_generation_ = event.generation;
+            std::swap(details_, details);  // the old one is released after the lock
+        }
     } catch (py::error_already_set& error) {
         error.discard_as_unraisable("memguard_native: describing why a circuit opened");
-    }
-}
-
-void Breaker::tell(const Transition& done, const py::object& detail) noexcept {
-    if (done.is_news()) {
-        tell_change(done, detail);
-    }
-}
-
-void Breaker::tell_change(const Transition& done, const py::object& detail) noexcept {
-    const Policy& rules = policy();
-    const BreakerEvent event{id_, cell.widened(done.after), now_ns(), wall_ns(),
-                             BreakerEvent::pack(done.before.phase(), done.after.phase(), done.event,
-                                                rules.config().enforce <= 0.0)};
-    events_->push(event, detail);
-    if (rules.outcomes.on_event) {
-        try {
-            const py::object listener = rules.outcomes.on_event;
-            listener(to_tuple(event, detail ? detail : py::none()));
-        } catch (py::error_already_set& error) {
-            error.discard_as_unraisable("memguard_native: telling an event");
-        }
     }
 }
 
@@ -263,8 +324,8 @@ void Breaker::trip_by_rule(py::handle self, const Policy& rules, std::uint64_t g
     const AskedWait asked = ask_backoff(rules, cell.step(), exception);
     const Transition done = cell.trip_by_rule(rules.rules, generation, now_ns(), asked);
     if (done.opened()) {
-        record_opening(self, exception, done.event, why);
-        tell(done, why);
+        clip_to_present_rules(rules);
+        announce(self, done, exception, why);
     }
 }
 
@@ -278,36 +339,40 @@ std::optional<Call> enter(const ModuleState& state, Breaker& breaker, py::handle
         raise_open_error(state, breaker, self, {seen, Decision::rejected_open, Event::none, left});
         return std::nullopt;
     }
+    if (breaker.prober_is_stuck()) {
+        asker = Asker::prober;
+    }
     if (policy.asks_at_admission()) {
         ask_at_admission(breaker, self, policy);
     }
     const AskedWait asked = ask_wait_of_lost_probe(breaker, policy);
     const Admission admission = breaker.cell.admit(policy.rules, breaker.now_ns(), asker, asked);
-    const Transition done{admission.before, admission.next, admission.event};
-    if (done.opened()) {
-        breaker.record_opening(self, nullptr, done.event);
-    }
-    breaker.tell(done);
+    breaker.announce(self, {admission.before, admission.next, admission.event});
     Token token;
     if (admission.decision == Decision::admitted) {
         token = admission.token();
     } else {
-        std::optional<TokenKind> excused;
+        if (admission.awaits_prober) {
+            breaker.call_prober();
+        }
         try {
-            excused = excuse(state, breaker, policy, admission);
+            // Where there is room for another probe a call inside a probe is one of its own.
+            if (admission.decision == Decision::rejected_probing &&
+                inside_probe(state, breaker, admission.next)) {
+                return Call{{admission.next.generation(), TokenKind::nested}, &policy};
+            }
         } catch (py::error_already_set& error) {
             error.restore();
             return std::nullopt;
         }
-        if (!excused) {
+        const bool is_forced = admission.decision == Decision::rejected_forced;
+        if (is_forced || asker == Asker::prober || breaker.cell.draw_enforced(policy.config())) {
             breaker.cell.statistics().count_rejection(Breaker::kExclusive);
-            if (admission.awaits_prober) {
-                breaker.call_prober();
-            }
             raise_open_error(state, breaker, self, admission);
             return std::nullopt;
         }
-        token = {admission.next.generation(), *excused};
+        breaker.cell.statistics().count_unenforced();
+        token = {admission.next.generation(), TokenKind::unrecorded};
     }
     token.started_ns = policy.is_timing() ? breaker.call_time_ns(policy) : 0;
     if (policy.limits_in_flight()) {
@@ -329,9 +394,9 @@ void leave(Breaker& breaker, py::handle self, const Call& call, const Outcome& o
     const Transition done =
         breaker.cell.settle(policy.rules, call.token, ending, breaker.now_ns(), asked);
     if (done.opened()) {
-        breaker.record_opening(self, outcome.exception, done.event);
+        breaker.clip_to_present_rules(policy);
     }
-    breaker.tell(done);
+    breaker.announce(self, done, outcome.exception);
     const bool is_closed = !call.token.is_probe() && !done.is_news() && done.event != Event::stale;
     if (!is_closed) {
         return;

@@ -84,7 +84,7 @@ class Breaker {
     // Has a call that ends now taken as long as its rules call slow?
     [[nodiscard]] bool is_slow(const Call& call) const noexcept {
         const Policy& rules = *call.policy;
-        return rules.is_timing() &&
+        return rules.is_timing() && call.token.started_ns != 0 &&
                call_time_ns(rules) - call.token.started_ns >= rules.slow_call_ns();
     }
 
@@ -116,13 +116,18 @@ class Breaker {
         const pybind11::scoped_critical_section lock{self};
         return details_;
     }
-    // Called by the one who opened the circuit. `exception` may be null. Never raises.
-    void record_opening(pybind11::handle self, PyObject* exception, Event cause,
-                        const pybind11::object& detail = {}) noexcept;
-    // Called by the one who made the transition. No error may be set. Never raises.
-    void tell(const Transition& done, const pybind11::object& detail = {}) noexcept;
-    // The same for a change that is no transition of the word.
-    void tell_change(const Transition& done, const pybind11::object& detail = {}) noexcept;
+    // Called by the one who made the transition, if it was one, at once: the event is told, and of
+    // an opening it is kept why. `exception` may be null. No error may be set. Never raises.
+    void announce(pybind11::handle self, const Transition& done, PyObject* exception = nullptr,
+                  const pybind11::object& detail = {}) noexcept;
+    // Called by the one who made other rules apply.
+    void announce_other_rules() noexcept;
+    // After an opening by these rules: they may allow more than those that replaced them.
+    void clip_to_present_rules(const Policy& rules) noexcept {
+        if (&rules != &policy()) {
+            cell.clip(policy().config(), now_ns());
+        }
+    }
     // Opens the circuit, if it is closed and still of this generation. Never raises.
     void trip_by_rule(pybind11::handle self, const Policy& rules, std::uint64_t generation,
                       const pybind11::object& why, PyObject* exception) noexcept;
@@ -138,23 +143,43 @@ class Breaker {
         prober_is_called_.store(false, std::memory_order_relaxed);  // relaxed: as above
     }
 
+    // So many active probes hang that no other is started: calls probe, as if there were none.
+    void set_prober_is_stuck(bool is_stuck) noexcept {
+        prober_is_stuck_.store(is_stuck, std::memory_order_relaxed);  // relaxed: as above
+    }
+    [[nodiscard]] bool prober_is_stuck() const noexcept {
+        return prober_is_stuck_.load(std::memory_order_relaxed);  // relaxed: as above
+    }
+
     // The number of this breaker in its events.
     [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
 
     BreakerCell cell;
 
   private:
+    [[nodiscard]] BreakerEvent to_event(const Transition& done, const Policy& rules) noexcept;
+    void record_opening(pybind11::handle self, const BreakerEvent& event, PyObject* exception,
+                        bool with_text, const pybind11::object& detail) noexcept;
+    void tell_inline(const Policy& rules, const BreakerEvent& event,
+                     const pybind11::object& detail) noexcept;
+    [[nodiscard]] std::shared_ptr<Windows> windows_of(const WindowConfig& rates) const;
+
     pybind11::str name_;
     pybind11::object details_ = pybind11::none();
+    std::uint64_t details_generation_ = 0;  // of the opening that `details_` is about
     std::shared_ptr<ManualClock> clock_;
     std::shared_ptr<EventQueue> events_;
     std::uint64_t id_;
     std::atomic<const Policy*> policy_{nullptr};
     std::atomic<bool> prober_is_called_{false};
+    std::atomic<bool> prober_is_stuck_{false};
     mutable std::mutex mutex_;  // of what follows; no Python runs under it
     std::vector<pybind11::object> policies_;
     Guard* guards_ = nullptr;
 };
+
+// The breaker behind a `_core.Breaker`; null for all else, one that was never initialised included.
+[[nodiscard]] Breaker* breaker_of(const ModuleState& state, PyObject* core) noexcept;
 
 // The cold part of an admission under these rules. On rejection raises CircuitOpenError and returns
 // nothing. `self` is the Python object of `breaker`.

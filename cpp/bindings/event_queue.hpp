@@ -19,15 +19,15 @@ class EventQueue {
     explicit EventQueue(pybind11::object wake) : wake_(std::move(wake)) {}
 
     // Needs the GIL, and no error may be set. Never raises. `detail`: a text, or null.
+    // Tell the reader by wake(), afterwards: it may run Python.
     void push(const BreakerEvent& event, const pybind11::object& detail) noexcept {
         if (detail) {
             keep(event, detail);
         }
         ring_.push(event);
-        wake();
     }
 
-    // The same without an event: somebody wants the reader to look about.
+    // There is an event, or somebody wants the reader to look about.
     void wake() noexcept {
         // acq_rel: whoever is woken sees the event; pairs with the store in arm()
         if (armed_.exchange(false, std::memory_order_acq_rel)) {
@@ -41,6 +41,9 @@ class EventQueue {
 
     // The text that was pushed with the event, or None; it is given once.
     [[nodiscard]] pybind11::object take_detail(const BreakerEvent& event) {
+        if (event.reason() == Event::reconfigured) {
+            return pybind11::none();  // of the generation that it found, whose detail is another's
+        }
         return details_.attr("pop")(key(event), pybind11::none());
     }
 
@@ -64,8 +67,9 @@ class EventQueue {
 
     void keep(const BreakerEvent& event, const pybind11::object& detail) noexcept {
         try {
-            if (details_.size() >= kCapacity) {  // those of events that the ring has lost
-                details_.clear();
+            if (details_.size() >= kCapacity) {  // the oldest is of an event that the ring has lost
+                details_.attr("pop")(
+                    pybind11::reinterpret_borrow<pybind11::object>(*pybind11::iter(details_)));
             }
             details_[key(event)] = detail;
         } catch (pybind11::error_already_set& error) {

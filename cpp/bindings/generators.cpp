@@ -100,10 +100,10 @@ void settle_step(AsyncGeneratorStep* self, bool raised) {
     if (generator->stage != Stage::running || !had_turn) {
         return;
     }
-    if (raised) {
+    if (self->kind == Kind::close) {
+        settle_neutral(generator);
+    } else if (raised) {
         settle(generator, std::nullopt);
-    } else if (self->kind == Kind::close) {
-        settle(generator, Verdict::neutral);
     }
 }
 

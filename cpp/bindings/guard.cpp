@@ -4,6 +4,8 @@
 // store, no allocation, no reference count. All else is in the cold functions.
 #include "guard.hpp"
 
+#include "asking.hpp"
+#include "exceptions.hpp"
 #include "probe_scope.hpp"
 #include "stepper.hpp"
 #include "vectorcall.hpp"
@@ -13,6 +15,20 @@ namespace py = pybind11;
 namespace memguard {
 namespace {
 
+// A plain function that returns a coroutine is protected while it makes the coroutine, not while
+// that runs: say so once instead of letting a user believe otherwise.
+[[gnu::noinline, gnu::cold]] PyObject* warn_unprotected(Guard* guard, PyObject* coroutine) {
+    const int failed = PyErr_WarnFormat(
+        PyExc_RuntimeWarning, 1,
+        "%R returned a coroutine but is no coroutine function: the circuit breaker guards only the "
+        "call that makes it. Make it an `async def`, or guard the function that awaits it",
+        guard->function);
+    if (failed != 0) {
+        Py_CLEAR(coroutine);
+    }
+    return coroutine;
+}
+
 // The call ended and something is to be told: it raised, the word is not what it was, or its
 // result is to be judged.
 [[gnu::noinline, gnu::cold]] PyObject* finish(Guard* guard, const Call& call, PyObject* result) {
@@ -21,6 +37,9 @@ namespace {
                       call);
     } else {
         leave_returning(*guard->breaker, guard->core, call, result);
+        if (Py_TYPE(result) == &PyCoro_Type) {
+            return warn_unprotected(guard, result);
+        }
     }
     return result;
 }
@@ -28,6 +47,21 @@ namespace {
 [[gnu::noinline, gnu::cold]] PyObject* finish_healthy(Guard* guard, std::uint64_t word,
                                                       const Policy* policy, PyObject* result) {
     return finish(guard, Call{Token{Word{word}.generation()}, policy}, result);
+}
+
+// A rejected call, its error set, which stays: whoever made it may have to clean up its arguments.
+[[gnu::noinline, gnu::cold]] void tell_rejection(Guard* guard, PyObject* const* args,
+                                                 std::size_t nargsf, PyObject* kwnames) {
+    PyObject* const rejection = take_exception();
+    const auto count = static_cast<std::size_t>(PyVectorcall_NARGS(nargsf));
+    const std::size_t keywords =
+        kwnames != nullptr ? static_cast<std::size_t>(PyTuple_GET_SIZE(kwnames)) : 0;
+    PyObject* const told = PyObject_Vectorcall(guard->on_reject, args, count + keywords, nullptr);
+    if (told == nullptr) {
+        hand_over(guard->on_reject);
+    }
+    Py_XDECREF(told);
+    put_exception(rejection);
 }
 
 // A rejected call, its error set: the fallback answers it.
@@ -44,7 +78,13 @@ namespace {
     const ModuleState& state = state_of(reinterpret_cast<PyObject*>(guard));
     const std::optional<Call> call = enter(state, *guard->breaker, guard->core, policy);
     if (!call) [[likely]] {
-        return policy.outcomes.fallback ? answer_rejected(policy, args, nargsf, kwnames) : nullptr;
+        if (policy.outcomes.fallback) {
+            return answer_rejected(policy, args, nargsf, kwnames);
+        }
+        if (guard->on_reject != nullptr) {
+            tell_rejection(guard, args, nargsf, kwnames);
+        }
+        return nullptr;
     }
     PyObject* result = nullptr;
     {
@@ -52,20 +92,6 @@ namespace {
         result = call_target(guard->function, args, nargsf, kwnames);
     }
     return finish(guard, *call, result);
-}
-
-// A plain function that returns a coroutine is protected while it makes the coroutine, not while
-// that runs: say so once instead of letting a user believe otherwise.
-[[gnu::noinline, gnu::cold]] PyObject* warn_unprotected(Guard* guard, PyObject* coroutine) {
-    const int failed = PyErr_WarnFormat(
-        PyExc_RuntimeWarning, 1,
-        "%R returned a coroutine but is no coroutine function: the circuit breaker guards only the "
-        "call that makes it. Make it an `async def`, or guard the function that awaits it",
-        guard->function);
-    if (failed != 0) {
-        Py_CLEAR(coroutine);
-    }
-    return coroutine;
 }
 
 // At the start of a page: where it begins decides over 10 ns a call, twice its own cost, and would
@@ -122,6 +148,9 @@ PyObject* guard_vectorcall_recorded(PyObject* self, PyObject* const* args, std::
                       result);
     }
     windows->success(ended_ns);
+    if (Py_TYPE(result) == &PyCoro_Type) [[unlikely]] {
+        return warn_unprotected(guard, result);
+    }
     return result;
 }
 
@@ -270,14 +299,16 @@ PyObject* guard_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
     if (form < 0 || form > static_cast<int>(Form::async_generator)) {
         return PyErr_Format(PyExc_ValueError, "form must be 0..3, got %d", form);
     }
-    if (PyCallable_Check(function) == 0 || !py::isinstance<Breaker>(core)) {
+    const auto& state = *static_cast<ModuleState*>(PyType_GetModuleState(type));
+    Breaker* const breaker = breaker_of(state, core);
+    if (PyCallable_Check(function) == 0 || breaker == nullptr) {
         return PyErr_Format(PyExc_TypeError, "Guard() takes a callable and a _core.Breaker");
     }
     auto* const guard = as_guard(type->tp_alloc(type, 0));
     if (guard != nullptr) {
         guard->form = static_cast<Form>(form);
         guard->function = Py_NewRef(function);
-        guard->breaker = py::handle(core).cast<Breaker*>();
+        guard->breaker = breaker;
         guard->word = &guard->breaker->cell.word();
         guard->core = Py_NewRef(core);
         guard->owner = Py_NewRef(owner);
@@ -328,8 +359,7 @@ void add_guard(py::module_& m, py::handle state_module, ModuleState& state) {
                         slots};
     state.guard_type = add_type(m, state_module, spec);
     state.cleared_function = PyCFunction_New(&cleared_definition, nullptr);
-    state.probe_scope = PyContextVar_New("memguard_probe_scope", nullptr);
-    if (state.cleared_function == nullptr || state.probe_scope == nullptr) {
+    if (state.cleared_function == nullptr) {
         throw py::error_already_set();
     }
 }

@@ -24,6 +24,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used(),
     auto& state = *static_cast<memguard::ModuleState*>(PyModule_GetState(state_module.ptr()));
     memguard::add_open_error(m, state_module, state);
     memguard::add_trampoline(m, state_module, state);
+    memguard::add_probe_scope(m, state_module, state);
     memguard::add_guard(m, state_module, state);
     memguard::add_guarded_coroutine(m, state_module, state);
     memguard::add_guarded_generators(m, state_module, state);

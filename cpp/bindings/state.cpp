@@ -10,17 +10,18 @@ template <class Visit>
 int for_each_reference(ModuleState& state, Visit visit) {
     const auto object = [](auto*& reference) { return reinterpret_cast<PyObject**>(&reference); };
     PyObject** const references[] = {
-        object(state.error_type),        object(state.open_error_type),
-        object(state.guard_type),        object(state.coroutine_type),
-        object(state.generator_type),    object(state.async_generator_type),
-        object(state.async_step_type),   object(state.attempt_type),
-        object(state.breaker_type),      object(state.trampoline_type),
-        object(state.cleared_function),  object(state.probe_scope),
-        object(state.state_open),        object(state.state_half_open),
-        object(state.state_forced_open), object(state.reason_probing),
-        object(state.method_throw),      object(state.method_close),
-        object(state.method_anext),      object(state.method_asend),
-        object(state.method_athrow),     object(state.method_aclose),
+        object(state.error_type),      object(state.open_error_type),
+        object(state.guard_type),      object(state.coroutine_type),
+        object(state.generator_type),  object(state.async_generator_type),
+        object(state.async_step_type), object(state.attempt_type),
+        object(state.probe_link_type), object(state.breaker_type),
+        object(state.trampoline_type), object(state.cleared_function),
+        object(state.probe_scope),     object(state.state_open),
+        object(state.state_half_open), object(state.state_forced_open),
+        object(state.reason_probing),  object(state.method_throw),
+        object(state.method_close),    object(state.method_anext),
+        object(state.method_asend),    object(state.method_athrow),
+        object(state.method_aclose),
     };
     static_assert(sizeof references / sizeof *references == sizeof(ModuleState) / sizeof(void*));
     for (PyObject** reference : references) {

@@ -19,6 +19,7 @@ struct ModuleState {
     PyTypeObject* async_generator_type;  // GuardedAsyncGenerator
     PyTypeObject* async_step_type;       // AsyncGeneratorStep
     PyTypeObject* attempt_type;          // Attempt
+    PyTypeObject* probe_link_type;       // ProbeLink
     PyTypeObject* breaker_type;          // Breaker
     PyTypeObject* trampoline_type;       // Trampoline
     PyObject* cleared_function;   // what a guard calls after the garbage collector cleared it
@@ -49,6 +50,7 @@ PyTypeObject* add_type(pybind11::module_& m, pybind11::handle state_module, PyTy
 
 // Each makes its types and puts them into the module and the state.
 void add_open_error(pybind11::module_& m, pybind11::handle state_module, ModuleState& state);
+void add_probe_scope(pybind11::module_& m, pybind11::handle state_module, ModuleState& state);
 void add_guard(pybind11::module_& m, pybind11::handle state_module, ModuleState& state);
 void add_guarded_coroutine(pybind11::module_& m, pybind11::handle state_module, ModuleState& state);
 void add_guarded_generators(pybind11::module_& m, pybind11::handle state_module,

@@ -1,5 +1,6 @@
 #include "stepper.hpp"
 
+#include "asking.hpp"
 #include "exceptions.hpp"
 #include "probe_scope.hpp"
 
@@ -91,11 +92,19 @@ Start start_fallback(Stepper* self, const py::object& fallback, PyObject** resul
 
 // Whoever made the call may have to clean up its arguments.
 void tell_rejection(Stepper* self) {
-    PyObject* const told = PyObject_CallOneArg(self->guard->on_reject, self->args);
+    // As positional ones all: only their values matter.
+    PyObject* const values = self->keywords != nullptr ? PyDict_Values(self->keywords) : nullptr;
+    PyObject* const extra = values != nullptr ? PyList_AsTuple(values) : PyTuple_New(0);
+    PyObject* const all = extra != nullptr ? PySequence_Concat(self->args, extra) : nullptr;
+    PyObject* const told =
+        all != nullptr ? PyObject_Call(self->guard->on_reject, all, nullptr) : nullptr;
     if (told == nullptr) {
-        PyErr_WriteUnraisable(self->guard->on_reject);
+        hand_over(self->guard->on_reject);
     }
     Py_XDECREF(told);
+    Py_XDECREF(all);
+    Py_XDECREF(extra);
+    Py_XDECREF(values);
 }
 
 [[gnu::noinline, gnu::cold]] Start start_unhealthy(Stepper* self, PyObject** result) {
@@ -141,11 +150,7 @@ void raise_stop_iteration(PyObject* value) {
 // Dropped while running: the verdict is neutral and a probe's slot goes back.
 void abandon(Stepper* self) {
     if (self->stage == Stage::running) {
-        PyObject* const exception = PyErr_Occurred() != nullptr ? take_exception() : nullptr;
-        settle(self, Verdict::neutral);
-        if (exception != nullptr) {
-            put_exception(exception);
-        }
+        settle_neutral(self);
     }
 }
 
@@ -217,6 +222,14 @@ PyObject* new_stepper(Guard* guard, PyObject* inner, PyObject* const* args, std:
         leave(*self->guard->breaker, self->guard->core, self->call, outcome);
     } else {
         leave_raising(state_of(self), *self->guard->breaker, self->guard->core, self->call);
+    }
+}
+
+void settle_neutral(Stepper* self) {
+    PyObject* const exception = PyErr_Occurred() != nullptr ? take_exception() : nullptr;
+    settle(self, Verdict::neutral);
+    if (exception != nullptr) {
+        put_exception(exception);
     }
 }
 

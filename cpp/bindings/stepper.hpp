@@ -51,6 +51,9 @@ enum class Start : std::uint8_t {
 // Tells the verdict, once. Empty: the exception that is set decides, and stays set.
 void settle(Stepper* self, std::optional<Verdict> verdict);
 
+// Tells a neutral one; an exception that is set stays set.
+void settle_neutral(Stepper* self);
+
 // A step of an object that implements one of them; they give `slot`s to the types.
 PySendResult stepper_send(PyObject* self, PyObject* value, PyObject** result);
 PyObject* stepper_iternext(PyObject* self);

@@ -87,8 +87,10 @@ class Breaker:
     ) -> None: ...
     def adopt(self, policy: Policy) -> None:
         """From now on calls go by these rules; those in flight go on by theirs."""
-    def tell_reconfigured(self) -> None:
+    def announce_other_rules(self) -> None:
         """Tell the event of it."""
+    def set_prober_is_stuck(self, is_stuck: bool) -> None:
+        """Whether calls are to probe because the active probes hang."""
     @property
     def id(self) -> int:
         """The breaker's number in its events."""
@@ -134,6 +136,10 @@ class Attempt:
     def __exit__(self, *args: object) -> bool: ...
 
 @final
+class ProbeLink:
+    """That the running code is part of a probe: what a ContextVar holds meanwhile."""
+
+@final
 class Guard(Generic[_P, _R]):
     """A function behind a circuit breaker."""
 
@@ -143,7 +149,7 @@ class Guard(Generic[_P, _R]):
         core: Breaker,
         owner: object,
         form: int,
-        on_reject: Callable[[tuple[object, ...]], object] | None = None,
+        on_reject: Callable[..., object] | None = None,
     ) -> Guard[_P, _R]: ...
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R: ...
     @property

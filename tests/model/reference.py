@@ -71,9 +71,9 @@ class ReferenceBreaker:
         )
     )
     events: list[tuple[str, str, str, bool]] = field(default_factory=list)
-    policies: dict[Rules, Policy] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.window: deque[bool] = deque(maxlen=COUNT_WINDOW)
         self.policy = self._adopt(self.rules, None)
 
     # --- rules ----------------------------------------------------------------------------------
@@ -86,15 +86,13 @@ class ReferenceBreaker:
             self._tell(self.state, "reconfigured")
 
     def _adopt(self, rules: Rules, before: Policy | None) -> Policy:
-        known = rules in self.policies
-        policy = self.policies.setdefault(rules, Policy(rules))
-        had = None if before is None else before.window
-        if rules.failure_rate is None and rules.trips_at_every is None and not rules.max_in_flight:
+        policy = Policy(rules)
+        counts = (rules.failure_rate, rules.trips_at_every, rules.max_in_flight)
+        if counts == (None, None, None):
             return policy
-        if not known:
-            policy.window = deque(maxlen=COUNT_WINDOW) if had is None else had
-        elif policy.window is not had:
-            policy.window.clear()  # what it held is old
+        policy.window = self.window  # all are of one size
+        if before is None or before.window is None:
+            self.window.clear()  # what it held is old
         return policy
 
     # --- calls ----------------------------------------------------------------------------------
@@ -106,7 +104,8 @@ class ReferenceBreaker:
             self._open(now, "custom")
         call = self._admit(now, as_prober=as_prober)
         if call is None:
-            if (self.state == "forced_open" and now < self.until) or self.rules.enforce >= 1:
+            is_forced = self.state == "forced_open" and now < self.until
+            if is_forced or as_prober or self.rules.enforce >= 1:
                 self.totals["rejected"] += 1
                 return None
             self.totals["unenforced"] += 1
@@ -123,7 +122,7 @@ class ReferenceBreaker:
             return now >= self.until
         if self.state != "half_open":
             return False
-        return self._has_room() or (now >= self.until and not self.rules.lost_probe_fails)
+        return self._has_room() or now >= self.until
 
     def _admit(self, now: float, *, as_prober: bool) -> Call | None:
         may_probe = as_prober or not self.rules.has_probe
@@ -135,7 +134,7 @@ class ReferenceBreaker:
         elif self.state == "disabled" and now >= self.until:
             self._close("timeout")
         if self.state == "half_open":
-            return self._admit_probe(now) if may_probe else None
+            return self._admit_probe(now, may_probe=may_probe)
         call = Call("unrecorded" if self.state == "disabled" else "normal", self.policy)
         self.current.append(call)
         return call
@@ -143,16 +142,19 @@ class ReferenceBreaker:
     def _has_room(self) -> bool:
         running, rules = len(self.current), self.rules
         free = running < rules.half_open_max
-        return free and running + self.successes < rules.success_threshold
+        return running == 0 or (free and running + self.successes < rules.success_threshold)
 
-    def _admit_probe(self, now: float) -> Call | None:
-        if not self._has_room():
-            if now < self.until:
-                return None
-            if self.rules.lost_probe_fails:
-                self.step += 1
-                self._open(now, "probe_lost")
-                return None
+    def _admit_probe(self, now: float, *, may_probe: bool) -> Call | None:
+        has_room = self._has_room()
+        if not has_room and now < self.until:
+            return None
+        if not has_room and self.rules.lost_probe_fails:
+            self.step += 1
+            self._open(now, "probe_lost")
+            return None
+        if not may_probe:
+            return None
+        if not has_room:
             self._enter("half_open", "probe_lost")
         probe = Call("probe", self.policy)
         self.current.append(probe)
@@ -299,6 +301,8 @@ class ReferenceBreaker:
         """Where it is open; None elsewhere."""
         if self.state not in ("open", "forced_open"):
             return None
+        if self.rules.enforce <= 0 and self.state != "forced_open":
+            return 0.0
         left = self.until - now
         if left <= 0:
             return MONITOR_INTERVAL if self.rules.has_probe else 0.0

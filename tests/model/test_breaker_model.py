@@ -189,8 +189,13 @@ class BreakerMachine(RuleBasedStateMachine):
         if not due:
             return None
         expected = self.reference.admit(self.now(), as_prober=True)
-        attempt = contextvars.Context().run(Attempt, self.native._core, True)
-        assert expected is not None, "the prober is due"
+        try:
+            attempt = contextvars.Context().run(Attempt, self.native._core, True)
+        except CircuitOpenError:
+            assert expected is None, "the native breaker rejects the prober"
+            steps["prober of a lost probe"] += 1
+            return None
+        assert expected is not None, "the native breaker admits the prober"
         steps["prober"] += 1
         self.calls.append(RunningCall(attempt, expected))
         return self.calls[-1]
@@ -302,6 +307,7 @@ def compare(monkeypatch, *, examples: int, at_least: int) -> None:
     for kind in (
         *("normal failure", "probe success", "probe failure", "probe neutral", "stale"),
         *("unrecorded failure", "prober", "custom", "failure_rate", "reconfigured", "probe_lost"),
+        "prober of a lost probe",
     ):
         assert steps[kind] >= 50, steps
 

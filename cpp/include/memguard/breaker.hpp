@@ -195,6 +195,11 @@ class BreakerCell {
         return apply_by_hand(now_ns, [&](Word w) { return memguard::release(w, now_ns); });
     }
 
+    // Before other rules are published, and after a call opened by rules that were replaced.
+    void clip(const BreakerConfig& config, std::int64_t now_ns) noexcept {
+        apply([&](Word w) { return memguard::clip(w, config, now_ns); });
+    }
+
     void after_fork(std::uint64_t seed) noexcept {
         apply([](Word w) { return memguard::after_fork(w); });
         draws_.reseed(seed);

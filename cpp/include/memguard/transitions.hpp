@@ -153,8 +153,9 @@ struct Step {
                                                   std::int64_t now_ns, std::int64_t wait_ns,
                                                   Asker asker) noexcept {
     const std::uint64_t lease_end = lease_end_tick(c, now_ns);
-    const bool room =
-        w.in_flight() < c.half_open_max && w.in_flight() + w.successes() < c.success_threshold;
+    // Where no probe runs one may, even if there are successes enough: the threshold was lowered.
+    const bool room = w.in_flight() == 0 || (w.in_flight() < c.half_open_max &&
+                                             w.in_flight() + w.successes() < c.success_threshold);
     if (room && may_probe(c, asker)) {
         return {Word::half_open(w.in_flight() + 1, w.successes(), w.neutral(), lease_end,
                                 w.generation())};
@@ -162,13 +163,13 @@ struct Step {
     if (const std::int64_t left = lease_left_ns(w, c, now_ns); left > 0) {
         return {w, Decision::rejected_probing, Event::none, left};
     }
-    if (!may_probe(c, asker)) {
-        return {w, Decision::rejected_probing, Event::none, c.monitor_interval_ns, true};
-    }
-    if (c.lost_probe_fails) {
+    if (c.lost_probe_fails && !room) {
         const Word next = opened(w, c, now_ns, wait_ns);
         return {next, Decision::rejected_open, Event::probe_lost,
                 std::max(next.deadline_ms() * kNsPerMs - now_ns, kMinRetryAfterNs)};
+    }
+    if (!may_probe(c, asker)) {
+        return {w, Decision::rejected_probing, Event::none, c.monitor_interval_ns, true};
     }
     // A prober that was killed or hangs cannot wedge the breaker: this caller takes over.
     return {Word::half_open(1, w.successes(), w.neutral(), lease_end, w.next_generation()),
@@ -316,6 +317,23 @@ struct Step {
     default:
         return {w};
     }
+}
+
+// An open period or a lease that is longer than new rules allow ends after as long as they do.
+[[nodiscard]] constexpr Step clip(Word w, const BreakerConfig& c, std::int64_t now_ns) noexcept {
+    if (w.phase() == Phase::open) {
+        const std::int64_t latest_ms = ceil_div(now_ns + c.max_reset_timeout_ns, kNsPerMs);
+        return {w.deadline_ms() > latest_ms ? Word::open(latest_ms, w.generation()) : w};
+    }
+    if (w.phase() != Phase::half_open) {
+        return {w};
+    }
+    const std::uint64_t latest = lease_end_tick(c, now_ns);
+    const std::uint64_t beyond = (w.lease_end() - latest) & Word::kLeaseMask;
+    const bool is_later = beyond != 0 && beyond >> (Word::kLeaseBits - 1) == 0;
+    return {is_later
+                ? Word::half_open(w.in_flight(), w.successes(), w.neutral(), latest, w.generation())
+                : w};
 }
 
 // A forked child holds none of its parent's probes.

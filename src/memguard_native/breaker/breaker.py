@@ -13,7 +13,6 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import fields
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
@@ -30,7 +29,7 @@ from memguard_native.breaker.forms import (
 from memguard_native.breaker.policy import policy_of
 from memguard_native.breaker.snapshot import BreakerSnapshot
 from memguard_native.breaker.trip_rules import Asked, Rule
-from memguard_native.errors import CircuitOpenError, ConfigError
+from memguard_native.errors import ConfigError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -220,8 +219,7 @@ class CircuitBreaker:
         cls, config: BreakerConfig, *, clock: _core.ManualClock | None = None
     ) -> CircuitBreaker:
         """A breaker with the rules of `config`, `BreakerConfig.recommended(name)` for one."""
-        values = {field.name: getattr(config, field.name) for field in fields(config)}
-        return cls(**values, clock=clock)
+        return cls(**config.given(), clock=clock)
 
     @property
     def name(self) -> str:
@@ -271,11 +269,7 @@ class CircuitBreaker:
         Raises CircuitOpenError at once (an awaitable: when it is awaited) if the circuit is open;
         coroutines among the arguments that were not started are then closed.
         """
-        try:
-            return self._guard(function, close_unstarted)(*args, **kwargs)
-        except CircuitOpenError:
-            close_unstarted(args)
-            raise
+        return self._guard(function, close_unstarted)(*args, **kwargs)
 
     def call_async(
         self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
@@ -332,7 +326,7 @@ class CircuitBreaker:
     def _guard(
         self,
         function: Callable[P, R],
-        on_reject: Callable[[tuple[object, ...]], object] | None = None,
+        on_reject: Callable[..., object] | None = None,
     ) -> _core.Guard[P, R]:
         check_callable(function)
         form = form_of(function)
@@ -395,22 +389,23 @@ class CircuitBreaker:
         """
         with _configuring:
             config = self._config.replace(**changes)
-            if config == self._config:
+            if config.is_same_as(self._config):
                 return
             if config.name != self.name:
                 raise ConfigError("name", config.name, f"cannot change, it stays {self.name!r}")
             if self._config.call_timeout is None and config.call_timeout is not None:
                 allowed = "cannot be set later: give the breaker one when it is made"
                 raise ConfigError("call_timeout", config.call_timeout, allowed)
-            policy = next((had for rules, had in self._policies if rules == config), None)
+            policy = next((had for rules, had in self._policies if rules.is_same_as(config)), None)
             if policy is None:
                 policy = policy_of(config)
                 self._policies.append((config, policy))
-            self._config = config
-            self._enforce_after_shadow = None
-            self._follow_config()
             self._core.adopt(policy)
-        self._core.tell_reconfigured()
+            self._config = config
+            if "enforce" in changes:
+                self._enforce_after_shadow = None
+            self._follow_config()
+        self._core.announce_other_rules()
 
     def _follow_config(self) -> None:
         config = self._config
@@ -447,7 +442,7 @@ async def _call_and_await(function: Callable[..., Awaitable[R]], *args: Any, **k
 
 
 def _restore(config: BreakerConfig) -> CircuitBreaker:
-    return registry.get(config.name) or CircuitBreaker.from_config(config)
+    return registry.get_or_make(config.name, lambda: CircuitBreaker.from_config(config))
 
 
 # The `with breaker:` blocks that the running task or thread is inside of, innermost first.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
-from memguard_native.breaker.trip_rules import Asked, Rule, as_rules
+from memguard_native.breaker.trip_rules import Asked, PileUp, Rule, TripRule, as_rules
 from memguard_native.errors import ConfigError, is_finite_number
 
 Ignorable = type[BaseException] | Callable[[BaseException], object]
@@ -72,6 +72,8 @@ class BreakerConfig:
     enforce: float = 1.0
     on_event: Callable[[Any], object] | None = None
     inline_events: bool = False
+    completed: frozenset[str] = field(default=frozenset(), init=False, repr=False, compare=False)
+    """The arguments that were not given, and follow the others."""
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -95,7 +97,7 @@ class BreakerConfig:
         _check_seconds("monitor_interval", self.monitor_interval, 0.01, 3600.0)
         for name in _CALLABLES:
             _check_callable(name, getattr(self, name))
-        if self.count_calls not in (None, True, False):
+        if self.count_calls is not None and not isinstance(self.count_calls, bool):
             raise ConfigError("count_calls", self.count_calls, "must be True, False or None")
         for item in self.ignore if isinstance(self.ignore, tuple) else ():
             _check_ignorable(item)
@@ -125,6 +127,7 @@ class BreakerConfig:
         for name, value in self._completions().items():
             if getattr(self, name) is None:
                 complete(self, name, value)
+                complete(self, "completed", self.completed | {name})
         _check_seconds("probe_timeout", self.probe_timeout, _MIN_PROBE_TIMEOUT, _MAX_PROBE_TIMEOUT)
         _check_seconds(
             "max_reset_timeout", self.max_reset_timeout, self.reset_timeout, _MAX_RESET_TIMEOUT
@@ -151,16 +154,25 @@ class BreakerConfig:
 
         Raises ConfigError: no such argument, or a value that is not allowed.
         """
-        known = {field.name for field in fields(self)}
+        given = self.given()
         for name, value in changes.items():
-            if name not in known:
-                allowed = "is no rule of a breaker; there are " + ", ".join(sorted(known))
+            if name not in given:
+                allowed = "is no rule of a breaker; there are " + ", ".join(sorted(given))
                 raise ConfigError(name, value, allowed)
-        values = {name: getattr(self, name) for name in known}
-        values |= dict.fromkeys(
-            name for name, value in self._completions().items() if values[name] == value
-        )
-        return BreakerConfig(**values | changes)
+        return BreakerConfig(**given | changes)
+
+    def given(self) -> dict[str, Any]:
+        """The arguments that make this configuration again."""
+        return {
+            one.name: None if one.name in self.completed else getattr(self, one.name)
+            for one in fields(self)
+            if one.init
+        }
+
+    def is_same_as(self, other: BreakerConfig) -> bool:
+        """Whether these are the same rules: numbers and texts equal, all else the same objects."""
+        names = (one.name for one in fields(self) if one.init)
+        return all(_is_same(getattr(self, name), getattr(other, name)) for name in names)
 
     def _completions(self) -> dict[str, float]:
         """What stands where nothing was given, by the other rules."""
@@ -186,6 +198,16 @@ class BreakerConfig:
             max_reset_timeout=300.0,
             jitter=0.5,
         )
+
+
+def _is_same(one: object, other: object) -> bool:
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    return isinstance(one, (int, float, str, TripRule, PileUp)) and one == other
 
 
 def _check_name(name: object) -> None:

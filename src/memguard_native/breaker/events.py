@@ -58,6 +58,8 @@ class BreakerEvent:
     """The process in which it happened."""
     is_shadow: bool = False
     """Whether rejections are not enforced: no call was or will be rejected because of this."""
+    origin: str = "local"
+    """"manual" where a person or program did it by hand, "local" where the rules did."""
     detail: str | None = None
     """What a rule of the user's said, or the reason given by hand."""
     rejections: int = 0
@@ -121,22 +123,24 @@ class _LogEvents:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._last: dict[str, tuple[float, int]] = {}
+        self._last: dict[tuple[str, bool], tuple[float, int]] = {}
 
     def __call__(self, event: BreakerEvent) -> None:
         if event.reason == "summary":
             return
         now = self._clock()
-        last, skipped = self._last.get(event.breaker, (-_LOG_INTERVAL, 0))
+        # Other rules are no transition, and hide none.
+        key = (event.breaker, event.reason == "reconfigured")
+        last, skipped = self._last.get(key, (-_LOG_INTERVAL, 0))
         if now - last < _LOG_INTERVAL:
-            self._last[event.breaker] = (last, skipped + 1)
+            self._last[key] = (last, skipped + 1)
             return
-        self._last[event.breaker] = (now, 0)
+        self._last[key] = (now, 0)
         if len(self._last) > _LOG_NAMES:  # breakers come and go: what is old is not needed
             self._last = {
                 name: entry for name, entry in self._last.items() if now - entry[0] < _LOG_INTERVAL
             }
-        opened = event.to_state in ("open", "forced_open")
+        opened = event.to_state in ("open", "forced_open") and not key[1]
         logger.log(
             logging.WARNING if opened else logging.INFO,
             "circuit %r: %s -> %s (%s%s)%s%s",
@@ -200,8 +204,21 @@ def as_event(told: tuple[Any, ...]) -> BreakerEvent:
         wall_time=wall_ns / 1e9,
         pid=os.getpid(),
         is_shadow=is_shadow,
+        origin="manual" if reason in ("manual", "reset", "reconfigured") else "local",
         detail=detail,
     )
+
+
+def in_order(told: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The same, those of each breaker by generation: without a GIL two may overtake each other."""
+    of_breaker: dict[int, list[tuple[Any, ...]]] = {}
+    for one in told:
+        of_breaker.setdefault(one[0], []).append(one)
+    sorted_ones = {
+        breaker_id: iter(sorted(ones, key=lambda one: one[1]))
+        for breaker_id, ones in of_breaker.items()
+    }
+    return [next(sorted_ones[one[0]]) for one in told]
 
 
 # --- summaries ------------------------------------------------------------------------------------
@@ -294,6 +311,7 @@ class _Deliverer:
                 thread.start()
             except RuntimeError:  # no thread to be had, or the interpreter ends
                 self._thread = None
+                self.queue.arm()  # the next event tries again
 
     def forget(self, breaker_id: int) -> None:
         """The breaker is gone; its name is needed until its last event was told."""
@@ -365,7 +383,7 @@ class _Deliverer:
         while True:
             told, self._next, lost, unfinished = self.queue.read(after=self._next, skip=skip)
             self.lost += lost
-            for one in told:
+            for one in in_order(told):
                 _tell(one[0], as_event(one))
             if not told and not unfinished:
                 break

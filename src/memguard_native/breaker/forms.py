@@ -74,7 +74,7 @@ def with_timeout(
     return cast("Callable[P, R]", timed)
 
 
-def close_unstarted(arguments: tuple[object, ...]) -> None:
+def close_unstarted(*arguments: object) -> None:
     """Close the coroutines among the arguments that nobody has begun to await.
 
     The call that would have awaited them was rejected: else each warns that it was never awaited.

@@ -17,7 +17,7 @@ from typing import Any
 from memguard_native import _core
 from memguard_native.breaker.config import BreakerConfig
 from memguard_native.breaker.events import as_event
-from memguard_native.breaker.trip_rules import PileUp, When
+from memguard_native.breaker.trip_rules import Budget, PileUp, TripRule, When
 
 logger = logging.getLogger("memguard_native.breaker")
 
@@ -40,8 +40,8 @@ class Predicate:
         self._function = function
         self.errors = 0
 
-    def __call__(self, *subjects: object) -> Any:
-        """What the function answers; None if it raises."""
+    def __call__(self, *subjects: object, otherwise: Any = None) -> Any:
+        """What the function answers; `otherwise` if it raises."""
         try:
             return self._function(*subjects)
         except Exception:
@@ -51,7 +51,7 @@ class Predicate:
                     "%s raised; further errors of it are only counted, and it counts as absent",
                     self._name,
                 )
-            return None
+            return otherwise
 
 
 def classifier(config: BreakerConfig) -> Callable[[BaseException], Verdict] | None:
@@ -76,10 +76,7 @@ def classifier(config: BreakerConfig) -> Callable[[BaseException], Verdict] | No
 
 
 def _ask(failure_if: Predicate, error: BaseException) -> Verdict:
-    errors = failure_if.errors
-    answer = failure_if(error)
-    if failure_if.errors != errors:
-        return Verdict.failure
+    answer = failure_if(error, otherwise=True)
     if answer is None:
         return Verdict.neutral
     return Verdict.failure if answer else Verdict.success
@@ -114,7 +111,7 @@ def backoff_wait(config: BreakerConfig) -> Callable[[int, object], float | None]
 def trip_hook(config: BreakerConfig, when: When) -> Callable[..., str | None] | None:
     """Asks the rules of `trip_if` that are asked at this moment; None: there is none."""
     asked = [
-        Predicate("trip_if", one.why)
+        Predicate("trip_if", _text_of(one))
         for one in config.trip_rules
         if not isinstance(one, PileUp) and one.when == when
     ]
@@ -123,12 +120,24 @@ def trip_hook(config: BreakerConfig, when: When) -> Callable[..., str | None] | 
 
     def hook(core: _core.Breaker, outcome: object) -> str | None:
         for one in asked:
-            why = one(core, config.name, outcome)
+            why: str | None = one(core, config.name, outcome)
             if why:
-                return str(why)[:_MAX_WHY] if why is not True else "a rule of the user's"
+                return why
         return None
 
     return hook
+
+
+def _text_of(rule: TripRule | Budget) -> Callable[..., str | None]:
+    """What the rule answers as a text, made where its errors are caught."""
+
+    def why(*asked: Any) -> str | None:
+        answer = rule.why(*asked)
+        if answer is True:
+            return "a rule of the user's"
+        return str(answer)[:_MAX_WHY] if answer else None
+
+    return why
 
 
 def max_in_flight(config: BreakerConfig) -> int | None:

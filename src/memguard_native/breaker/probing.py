@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from memguard_native import _core
 from memguard_native.breaker import events
 from memguard_native.breaker.config import BreakerConfig
+from memguard_native.breaker.outcome import Verdict, result_classifier
 from memguard_native.errors import CircuitOpenError
 
 if TYPE_CHECKING:
@@ -68,15 +69,19 @@ def look() -> float | None:
 def _forget(breaker_id: int) -> None:
     global _watched
     with _lock:
-        _watched = {key: one for key, one in _watched.items() if key != breaker_id}
+        breaker = _watched[breaker_id].breaker() if breaker_id in _watched else None
+        if breaker is None or breaker.config.probe is None:  # else it has one again
+            _watched = {key: one for key, one in _watched.items() if key != breaker_id}
 
 
 def _start(core: _core.Breaker, config: BreakerConfig, watched: _Watched) -> None:
     watched.threads = [thread for thread in watched.threads if thread.is_alive()]
-    if len(watched.threads) >= _MAX_HUNG:
+    is_stuck = len(watched.threads) >= _MAX_HUNG
+    core.set_prober_is_stuck(is_stuck)
+    if is_stuck:
         if not watched.is_reported:
             logger.error(
-                "%d probes of circuit %r hang: no more are started; give the probe a timeout",
+                "%d probes of circuit %r hang: calls probe meanwhile; give the probe a timeout",
                 len(watched.threads),
                 config.name,
             )
@@ -86,14 +91,18 @@ def _start(core: _core.Breaker, config: BreakerConfig, watched: _Watched) -> Non
     thread = threading.Thread(
         target=run, args=(core, config), name=f"memguard-probe {config.name}", daemon=True
     )
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:
+        logger.exception("no thread for the probe of circuit %r; it is tried again", config.name)
+        return
     watched.threads.append(thread)
 
 
 def run(core: _core.Breaker, config: BreakerConfig) -> None:
     """Probe until the circuit is closed or opens again: as many times as it needs successes."""
     probe = cast("Callable[[], object]", config.probe)
-    is_failure = config.failure_if_result
+    judge = result_classifier(config)
     while core.is_probe_due():
         try:
             with _core.Attempt(core, True) as attempt:
@@ -102,10 +111,10 @@ def run(core: _core.Breaker, config: BreakerConfig) -> None:
                     import asyncio
 
                     result = asyncio.run(_wait_for(result))
-                if is_failure is not None and is_failure(result):
+                if judge is not None and judge(result) is Verdict.failure:
                     attempt.failure()
         except CircuitOpenError:
-            return  # somebody else probes already
+            return  # somebody else probes already, or a lost probe opened the circuit again
         except Exception:
             # The breaker was told, as this probe's verdict.
             logger.debug("the probe of circuit %r failed", config.name, exc_info=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,8 +30,13 @@ def get_or_create(name: str, **config: Any) -> CircuitBreaker:
     """
     from memguard_native.breaker.breaker import CircuitBreaker
 
+    return get_or_make(name, lambda: CircuitBreaker(name, **config))
+
+
+def get_or_make(name: str, make: Callable[[], CircuitBreaker]) -> CircuitBreaker:
+    """The newest breaker of this name; else what `make()` gives, once whatever threads ask."""
     with _creating:
-        return _by_name.get(name) or CircuitBreaker(name, **config)
+        return _by_name.get(name) or make()
 
 
 def breakers() -> Iterator[CircuitBreaker]:

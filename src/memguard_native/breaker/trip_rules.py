@@ -83,13 +83,16 @@ class Budget:
         self._per_seconds = per_seconds
         self._cost_of = cost_of
         self._spent: dict[int, float] = {}  # by sixteenth of the period
-        self._lock = threading.Lock()  # never held while a user's function runs
+        # Never held while a user's function runs, but a signal handler may come in between.
+        self._lock = threading.RLock()
         _budgets.add(self)
 
     def why(self, core: _core.Breaker, name: str, outcome: object) -> object:
         """Adds what the call cost; a text where that was too much."""
         del name
         cost = 1.0 if self._cost_of is None else float(self._cost_of(outcome))
+        if not (is_finite_number(cost) and cost >= 0):
+            raise ValueError(f"a cost must be a number from 0, got {cost!r}")
         now = int(core.now() * _BUCKETS / self._per_seconds)
         with self._lock:
             self._spent = {at: was for at, was in self._spent.items() if at > now - _BUCKETS}
@@ -102,7 +105,7 @@ class Budget:
 
     def renew_lock_after_fork(self) -> None:
         """In a forked child: a thread of the parent may have held it."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Budget, self._arguments

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
 
 import pytest
@@ -171,3 +172,25 @@ def test_leaving_a_block_that_was_not_entered_last_is_an_error(breaker, clock):
         breaker.__exit__(None, None, None)
     with pytest.raises(RuntimeError, match="was not entered last"):
         breaker.__exit__(None, None, None)
+
+
+def test_probes_that_die_as_garbage_leave_no_trace_in_the_context(clock):
+    def breaker_and_probe():
+        breaker = CircuitBreaker("garbage", 1, clock=clock)
+        breaker.trip()
+        clock.advance(60)
+        return breaker.attempt()
+
+    class Cycle:
+        pass
+
+    for _ in range(5):
+        first, second = Cycle(), Cycle()
+        first.other, second.other = second, first
+        first.probe, second.probe = breaker_and_probe(), breaker_and_probe()
+        del first, second
+        gc.collect()
+        again = CircuitBreaker("again", 1, clock=clock)
+        again.trip()
+        clock.advance(60)
+        assert admitted(again)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import threading
 import weakref
@@ -160,6 +161,8 @@ def test_a_lower_longest_wait_shortens_a_running_one(clock):
     fail_times(breaker, 1)
     assert breaker.retry_after == pytest.approx(600)
     breaker.configure(reset_timeout=10.0, max_reset_timeout=20.0)
+    assert breaker.retry_after == pytest.approx(20, abs=0.002)
+    clock.advance(20.001)
     assert admitted(breaker)
 
 
@@ -253,6 +256,68 @@ def test_a_breaker_that_was_reconfigured_can_be_collected(clock):
     assert gone() is None
 
 
+def test_a_call_that_opens_by_longer_waits_opens_for_as_long_as_the_new_rules_allow(clock):
+    breaker = CircuitBreaker("longer", 1, 600.0, clock=clock)
+    end = fail_in(breaker)
+    breaker.configure(reset_timeout=10.0, max_reset_timeout=300.0)
+    end()
+    assert breaker.retry_after == pytest.approx(300, abs=0.002)
+
+
+def test_a_shorter_lease_does_not_lose_a_probe_that_runs(clock):
+    breaker = CircuitBreaker("lease", 1, clock=clock)
+    fail_times(breaker, 1)
+    clock.advance(60)
+    probe = contextvars.Context().run(breaker.attempt)  # else all else is part of it
+    breaker.configure(reset_timeout=5.0)
+    clock.advance(1)
+    assert not admitted(breaker)
+    clock.advance(4.1)
+    assert admitted(breaker)
+    probe.success()
+    assert breaker.snapshot().stale == 1
+
+
+def test_a_lower_success_threshold_closes_with_the_next_probe(clock):
+    breaker = CircuitBreaker("fewer", 1, clock=clock, success_threshold=3, half_open_max=3)
+    fail_times(breaker, 1)
+    clock.advance(60)
+    assert admitted(breaker)
+    assert admitted(breaker)
+    breaker.configure(success_threshold=2)
+    assert admitted(breaker)
+    assert breaker.state is State.closed
+
+
+def test_rules_that_return_share_the_window_of_their_size(clock):
+    breaker = CircuitBreaker("share", None, failure_rate=0.9, count_window=100, clock=clock)
+    breaker.configure(count_window=50)
+    breaker.configure(count_window=100, failure_rate=0.8)
+    fail_times(breaker, 7)
+    breaker.configure(failure_rate=0.9)
+    assert breaker.snapshot().window_calls == 7
+
+
+def test_what_was_given_stays_given_even_if_it_is_the_default(clock):
+    breaker = CircuitBreaker("given", reset_timeout=60.0, probe_timeout=60.0, clock=clock)
+    breaker.configure(reset_timeout=5.0)
+    assert breaker.config.probe_timeout == 60.0
+
+
+def test_objects_that_cannot_be_compared_are_other_rules(breaker):
+    class Array:
+        __hash__ = None
+
+        def __eq__(self, other):
+            raise ValueError("ambiguous")
+
+    breaker.configure(fallback=Array())
+    breaker.configure(fallback=Array())
+    breaker.configure(fallback=1)
+    breaker.configure(fallback=True)
+    assert breaker.config.fallback is True
+
+
 # --- shadow and gradual enforcement ---------------------------------------------------------------
 
 
@@ -299,6 +364,22 @@ def test_shadow_by_hand_ends_with_auto(clock):
     assert (breaker.state, breaker.config.enforce) == (State.shadow, 0.0)
     breaker.auto()
     assert (breaker.state, breaker.config.enforce) == (State.closed, 0.5)
+
+
+def test_shadow_ends_with_auto_also_after_other_changes(clock):
+    breaker = CircuitBreaker("shadow", clock=clock)
+    breaker.shadow()
+    breaker.configure(failure_threshold=3)
+    breaker.auto()
+    assert breaker.state is State.closed
+
+
+def test_in_shadow_nobody_has_to_wait(clock):
+    breaker = CircuitBreaker("shadow", 1, clock=clock, enforce=0.0)
+    fail_times(breaker, 1)
+    assert breaker.retry_after == 0.0
+    breaker.force_open()
+    assert breaker.retry_after > 0
 
 
 def test_what_the_rules_say_is_enforced_as_soon_as_the_shadow_ends(clock):

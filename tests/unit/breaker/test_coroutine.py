@@ -373,17 +373,18 @@ def test_a_send_in_the_middle_of_a_step_says_nothing_to_the_breaker(clock):
 
 @pytest.mark.parametrize("by", ["call", "call_async"])
 def test_a_rejected_call_closes_coroutines_among_its_arguments(breaker, by):
-    async def use(coroutine):
+    async def use(coroutine, also=None):
         return await coroutine
 
     async def argument():
         return "used"
 
     breaker.trip()
-    unused = argument()
+    unused, named = argument(), argument()
     with pytest.raises(CircuitOpenError):
-        asyncio.run(awaited(getattr(breaker, by)(use, unused)))
+        asyncio.run(awaited(getattr(breaker, by)(use, unused, also=named)))
     assert inspect.getcoroutinestate(unused) == inspect.CORO_CLOSED
+    assert inspect.getcoroutinestate(named) == inspect.CORO_CLOSED
     breaker.reset()
     assert asyncio.run(awaited(getattr(breaker, by)(use, argument()))) == "used"
 

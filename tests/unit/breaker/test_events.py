@@ -290,6 +290,77 @@ def test_the_detail_of_an_event_reaches_the_listener(heard, clock):
     assert [(one.reason, one.detail) for one in heard] == [("custom", "too much")]
 
 
+def test_events_are_told_in_order_while_an_error_is_described(heard, clock):
+    class Slow(Exception):
+        def __str__(self):
+            breaker.reset()
+            return "slow"
+
+    def fail_slowly():
+        raise Slow
+
+    breaker = CircuitBreaker("events", 1, clock=clock)
+    with pytest.raises(Slow):
+        breaker.call(fail_slowly)
+    assert kinds(heard) == [
+        ("closed", "open", "consecutive_failures"),
+        ("open", "closed", "reset"),
+    ]
+
+
+def test_why_it_opened_is_told_of_the_newest_opening(clock):
+    class Slow(Exception):
+        def __str__(self):
+            breaker.reset()
+            breaker.trip(reason="newer")
+            return "older"
+
+    def fail_slowly():
+        raise Slow
+
+    breaker = CircuitBreaker("events", 1, clock=clock)
+    with pytest.raises(Slow):
+        breaker.call(fail_slowly)
+    assert (breaker.snapshot().cause, breaker.snapshot().detail) == ("manual", "newer")
+
+
+def test_events_that_overtook_each_other_are_sorted_by_breaker():
+    told = [(1, 5), (2, 9), (1, 4), (2, 8), (1, 6)]
+    assert events.in_order(told) == [(1, 4), (2, 8), (1, 5), (2, 9), (1, 6)]
+
+
+def test_an_event_thread_that_could_not_start_is_tried_again(monkeypatch):
+    deliverer = events._Deliverer()
+    started = []
+
+    class Thread:
+        def __init__(self, **arguments):
+            pass
+
+        def start(self):
+            started.append(1)
+            if len(started) == 1:
+                raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(events.threading, "Thread", Thread)
+    core = _core.Breaker(
+        name="x", policy=policy_of(BreakerConfig(name="x")), clock=None, events=deliverer.queue
+    )
+    core.reset()
+    core.reset()
+    assert len(started) == 2
+
+
+def test_an_opening_is_logged_whatever_was_logged_just_before(caplog, clock):
+    breaker = CircuitBreaker("logged at once", clock=clock)
+    with caplog.at_level(logging.INFO, "memguard_native.breaker"):
+        breaker.configure(failure_threshold=3)
+        breaker.trip()
+        assert events.flush()
+    lines = [one.getMessage() for one in caplog.records if "logged at once" in one.getMessage()]
+    assert len(lines) == 2
+
+
 def test_details_of_events_that_were_lost_are_forgotten(clock):
     queue = _core.EventQueue(lambda: None)
     core = _core.Breaker(
@@ -300,6 +371,7 @@ def test_details_of_events_that_were_lost_are_forgotten(clock):
     told, position, lost, _ = queue.read(after=0, skip=False)
     while told:
         newest = told[-1]
+        assert all(one[-1] is not None for one in told)
         told, position, _, _ = queue.read(after=position, skip=False)
     assert lost == 3000 - 1024
     assert newest[-1] == "trip 2999"

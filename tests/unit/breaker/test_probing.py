@@ -175,6 +175,37 @@ def test_a_probe_whose_lease_is_over_is_replaced_and_its_verdict_is_stale(clock)
     assert wait_for(lambda: breaker.snapshot().stale == 1 and breaker.state is State.open)
 
 
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_lost_probe_may_open_again_whoever_finds_it(clock, is_asked):
+    release = threading.Event()
+    begun = threading.Semaphore(0)
+
+    def hang():
+        begun.release()
+        release.wait(30)
+
+    breaker = CircuitBreaker("lost", 1, clock=clock, probe=hang, probe_expiry="failure")
+    fail_times(breaker, 1)
+    clock.advance(60)
+    assert not admitted(breaker)
+    assert begun.acquire(timeout=10)
+    clock.advance(61)
+    if is_asked:
+        assert not admitted(breaker)
+    else:
+        assert events.flush()
+    assert wait_for(lambda: breaker.snapshot().step == 1)
+    release.set()
+
+
+def test_a_predicate_that_raises_counts_as_absent_for_probes_too(clock, dependency):
+    breaker = probed(clock, dependency, failure_if_result=lambda result: 1 / 0)
+    fail_times(breaker, 1)
+    clock.advance(60)
+    probing.run(breaker._core, breaker.config)
+    assert breaker.state is State.closed
+
+
 def test_only_so_many_hung_probes_are_left_behind(clock, caplog):
     release = threading.Event()
     begun = threading.Semaphore(0)
@@ -191,10 +222,12 @@ def test_only_so_many_hung_probes_are_left_behind(clock, caplog):
             admitted(breaker)
             assert begun.acquire(timeout=10)
         clock.advance(61)
-        for _ in range(5):
-            assert not admitted(breaker)
-            assert events.flush()
+        assert not admitted(breaker)
+        assert events.flush()
     assert not begun.acquire(blocking=False)
+    # As nobody else can, calls probe.
+    assert admitted(breaker)
+    assert breaker.state is State.closed
     assert sum("hang" in record.message for record in caplog.records) == 1
     release.set()
 

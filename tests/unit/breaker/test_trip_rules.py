@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -145,6 +147,27 @@ def test_a_rule_may_use_the_breaker_itself(clock):
     )
     fail_times(breaker, 1)
     assert breaker.snapshot().detail == "by the rule"
+
+
+def test_ctrl_c_in_a_rule_reaches_the_main_thread():
+    code = (
+        "import signal\n"
+        "from memguard_native import CircuitBreaker, TripRule\n"
+        "def ask(snapshot):\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "breaker = CircuitBreaker('b', trip_if=TripRule(ask, when='verdict'))\n"
+        "guarded = breaker(len)\n"
+        "try:\n"
+        "    print(guarded('xy'))\n"
+        "    for _ in range(100): pass\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "interrupted"
 
 
 def test_a_stale_verdict_asks_no_rule(clock):
@@ -306,6 +329,22 @@ def test_a_budget_pickles_without_what_was_spent():
     rule = pickle.loads(pickle.dumps(budget(5, 60)))
     breaker = CircuitBreaker("budget", trip_if=rule)
     assert admitted(breaker)
+
+
+def test_a_budget_may_be_asked_by_a_signal_handler_in_the_middle_of_itself(clock):
+    rule = budget(10, 60)
+    breaker = CircuitBreaker("budget", clock=clock, trip_if=rule)
+    with rule._lock:
+        assert admitted(breaker)
+
+
+def test_a_cost_that_is_no_number_counts_as_none(clock):
+    breaker = CircuitBreaker(
+        "budget", clock=clock, trip_if=budget(10, 60, cost_of=lambda result: float("nan"))
+    )
+    for _ in range(3):
+        assert admitted(breaker)
+    assert breaker.state is State.closed
 
 
 @pytest.mark.parametrize(
