@@ -92,12 +92,13 @@ std::unique_ptr<Policy> make_policy(const py::kwargs& given) {
 
 std::unique_ptr<Breaker> make_breaker(py::str name, py::object policy,
                                       std::shared_ptr<ManualClock> clock,
+                                      bool counts_suspended_time,
                                       std::shared_ptr<EventQueue> events) {
     if (!py::isinstance<Policy>(policy)) {
         throw py::type_error("policy must be a _core.Policy");
     }
     return std::make_unique<Breaker>(std::move(name), std::move(policy), std::move(clock),
-                                     std::move(events));
+                                     counts_suspended_time, std::move(events));
 }
 
 // What the rules say, whether they are enforced or not.
@@ -327,8 +328,9 @@ void bind_breaker(py::module_& m, ModuleState& state) {
     state.breaker_type = reinterpret_cast<PyTypeObject*>(py::object(breaker).release().ptr());
     breaker
         .def(py::init(&make_breaker), py::kw_only(), py::arg("name"), py::arg("policy"),
-             py::arg("clock").none(true), py::arg("events").none(false),
-             "`clock` None: the monotonic clock.")
+             py::arg("clock").none(true), py::arg("counts_suspended_time") = false,
+             py::arg("events").none(false),
+             "`clock` None: the monotonic clock, or the one that counts suspended time as well.")
         .def("adopt", &adopt, py::arg("policy"),
              "From now on calls go by these rules; those in flight go on by theirs. One thread at "
              "a time.")

@@ -47,21 +47,26 @@ class Breaker {
     static constexpr bool kExclusive = true;
 #endif
 
+    // `clock`: null for the monotonic clock, or for the one that counts suspended time as well.
     Breaker(pybind11::str name, pybind11::object policy, std::shared_ptr<ManualClock> clock,
-            std::shared_ptr<EventQueue> events)
+            bool counts_suspended_time, std::shared_ptr<EventQueue> events)
         : cell(static_cast<std::uint64_t>(monotonic_ns()) ^ reinterpret_cast<std::uintptr_t>(this)),
-          name_(std::move(name)), clock_(std::move(clock)), events_(std::move(events)),
+          name_(std::move(name)), clock_(std::move(clock)),
+          counts_suspended_time_(counts_suspended_time), events_(std::move(events)),
           id_(events_->new_breaker_id()) {
         adopt(std::move(policy));
     }
 
     [[nodiscard]] std::int64_t now_ns() const noexcept {
-        return clock_ ? clock_->now_ns() : monotonic_ns();
+        if (clock_) {
+            return clock_->now_ns();
+        }
+        return counts_suspended_time_ ? boottime_ns() : monotonic_ns();
     }
     // The time at which a call begins or ends, as exact as the rules need it.
     [[nodiscard]] std::int64_t call_time_ns(const Policy& rules) const noexcept {
-        if (clock_) {
-            return clock_->now_ns();
+        if (!has_coarse_clock()) {
+            return now_ns();
         }
         // A tick of the coarse clock is at most 10 ms, a fifth of this.
         constexpr std::int64_t kCoarseIsExact = 50 * kNsPerMs;
@@ -77,8 +82,8 @@ class Breaker {
         if (word.phase() != Phase::open) {
             return 0;
         }
-        const std::int64_t now_ns = clock_ ? clock_->now_ns() : coarse_monotonic_ns();
-        const std::int64_t left = open_left_ns(word, rules.config(), now_ns);
+        const std::int64_t now = has_coarse_clock() ? coarse_monotonic_ns() : now_ns();
+        const std::int64_t left = open_left_ns(word, rules.config(), now);
         return left > kFar ? left : 0;
     }
     // Has a call that ends now taken as long as its rules call slow?
@@ -157,6 +162,9 @@ class Breaker {
     BreakerCell cell;
 
   private:
+    [[nodiscard]] bool has_coarse_clock() const noexcept {
+        return !clock_ && !counts_suspended_time_;
+    }
     [[nodiscard]] BreakerEvent to_event(const Transition& done, const Policy& rules) noexcept;
     void record_opening(pybind11::handle self, const BreakerEvent& event, PyObject* exception,
                         bool with_text, const pybind11::object& detail) noexcept;
@@ -168,6 +176,7 @@ class Breaker {
     pybind11::object details_ = pybind11::none();
     std::uint64_t details_generation_ = 0;  // of the opening that `details_` is about
     std::shared_ptr<ManualClock> clock_;
+    bool counts_suspended_time_;
     std::shared_ptr<EventQueue> events_;
     std::uint64_t id_;
     std::atomic<const Policy*> policy_{nullptr};

@@ -83,7 +83,13 @@ class Breaker:
     """The native half of a CircuitBreaker. Times in seconds."""
 
     def __init__(
-        self, *, name: str, policy: Policy, clock: ManualClock | None, events: EventQueue
+        self,
+        *,
+        name: str,
+        policy: Policy,
+        clock: ManualClock | None,
+        counts_suspended_time: bool = False,
+        events: EventQueue,
     ) -> None: ...
     def adopt(self, policy: Policy) -> None:
         """From now on calls go by these rules; those in flight go on by theirs."""

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 from memguard_native import _core
 from memguard_native.breaker import events, probing, registry, trip_rules
@@ -33,6 +33,7 @@ from memguard_native.errors import ConfigError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Clock = _core.ManualClock | Literal["monotonic", "boottime"]
 
 _MAX_REASON = 160
 
@@ -120,7 +121,8 @@ class CircuitBreaker:
         on_event: told every `BreakerEvent` of this breaker, on the event thread.
         inline_events: tell `on_event` on the thread that made the transition, before the call goes
             on. For tests and for what must not be late; a slow listener then delays that call.
-        clock: a `ManualClock`, for tests; default the monotonic clock.
+        clock: "monotonic"; "boottime", which goes on while the machine is suspended; or a
+            `ManualClock`, for tests.
 
     The user's functions run off the healthy path, may use any breaker, and cannot disturb a call:
     what they raise is counted and logged once.
@@ -165,7 +167,7 @@ class CircuitBreaker:
         enforce: float = 1.0,
         on_event: events.Listener | None = None,
         inline_events: bool = False,
-        clock: _core.ManualClock | None = None,
+        clock: Clock = "monotonic",
     ) -> None:
         config = BreakerConfig(
             name=name,
@@ -202,22 +204,27 @@ class CircuitBreaker:
             on_event=on_event,
             inline_events=inline_events,
         )
-        if clock is not None and not isinstance(clock, _core.ManualClock):
-            raise ConfigError("clock", clock, "must be a ManualClock or None")
+        manual = clock if isinstance(clock, _core.ManualClock) else None
+        if manual is None and clock not in ("monotonic", "boottime"):
+            raise ConfigError("clock", clock, "must be 'monotonic', 'boottime' or a ManualClock")
         policy = policy_of(config)
         self._config = config
         self._policies = [(config, policy)]  # each once, as the core keeps them all
         self._enforce_after_shadow: float | None = None
-        self._core = _core.Breaker(name=name, policy=policy, clock=clock, events=events.queue)
+        self._core = _core.Breaker(
+            name=name,
+            policy=policy,
+            clock=manual,
+            counts_suspended_time=clock == "boottime",
+            events=events.queue,
+        )
         events.register(self, self._core, name)
         self._follow_config()
         _living.add(self)
         registry.add(self)
 
     @classmethod
-    def from_config(
-        cls, config: BreakerConfig, *, clock: _core.ManualClock | None = None
-    ) -> CircuitBreaker:
+    def from_config(cls, config: BreakerConfig, *, clock: Clock = "monotonic") -> CircuitBreaker:
         """A breaker with the rules of `config`, `BreakerConfig.recommended(name)` for one."""
         return cls(**config.given(), clock=clock)
 

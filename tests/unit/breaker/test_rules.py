@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import time
 
 import pytest
 
@@ -280,15 +281,20 @@ def test_a_short_timeout_is_never_early_and_at_most_a_millisecond_late(clock):
     assert admitted(breaker)
 
 
-def test_the_real_clock_is_monotonic_time():
-    import time
-
-    breaker = CircuitBreaker("real", 1, 0.02)
+@pytest.mark.parametrize("clock", ["monotonic", "boottime"])
+def test_the_real_clock_is_monotonic_time(clock):
+    breaker = CircuitBreaker("real", 1, 0.02, clock=clock)
     fail_times(breaker, 1)
     opened = time.monotonic()
     while not admitted(breaker):
         assert time.monotonic() - opened < 5.0
     assert time.monotonic() - opened >= 0.018
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="the system has no such clock")
+def test_boottime_counts_suspended_time():
+    breaker = CircuitBreaker("real", clock="boottime")
+    assert breaker._core.now() == pytest.approx(time.clock_gettime(time.CLOCK_BOOTTIME), abs=1.0)
 
 
 def test_the_reason_of_an_opening_is_the_newest_failure(breaker, clock):
