@@ -24,6 +24,7 @@ CORE = ROOT / "cpp"
 LAYERS = [
     {"_core"},
     {"errors"},
+    {"segment"},
     {"breaker", "memory"},
     {"testing"},
     {"recycling"},

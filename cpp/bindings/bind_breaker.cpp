@@ -8,6 +8,7 @@
 
 #include "asking.hpp"
 #include "breaker.hpp"
+#include "snapshot.hpp"
 
 namespace py = pybind11;
 
@@ -25,10 +26,6 @@ std::int64_t checked_ns(double seconds) {
             py::str("seconds must be a number from -1e9 to 1e9, got {!r}").format(seconds));
     }
     return to_ns(seconds);
-}
-
-double to_seconds(std::int64_t ns) {
-    return static_cast<double>(ns) / kNsPerSecond;
 }
 
 // None becomes a null object.
@@ -64,6 +61,7 @@ std::unique_ptr<Policy> make_policy(const py::kwargs& given) {
     config.jitter_mode = jitter_mode_of(given["jitter_mode"].cast<std::string>());
     config.lump_interval_ns = seconds_ns("lump_interval");
     config.enforce = given["enforce"].cast<double>();
+    config.enforce_by_auto = given["enforce_by_auto"].cast<double>();
     config.has_active_probe = given["has_active_probe"].cast<bool>();
     config.monitor_interval_ns = seconds_ns("monitor_interval");
     config.max_in_flight =
@@ -93,24 +91,25 @@ std::unique_ptr<Policy> make_policy(const py::kwargs& given) {
 std::unique_ptr<Breaker> make_breaker(py::str name, py::object policy,
                                       std::shared_ptr<ManualClock> clock,
                                       bool counts_suspended_time,
-                                      std::shared_ptr<EventQueue> events) {
+                                      std::shared_ptr<EventQueue> events, py::object segment,
+                                      std::size_t index) {
     if (!py::isinstance<Policy>(policy)) {
         throw py::type_error("policy must be a _core.Policy");
     }
+    SharedPlace place;
+    if (!segment.is_none()) {
+        auto& handle = segment.cast<SegmentHandle&>();
+        if (!handle.is_writable() || index >= kSharedBreakers) {
+            throw py::value_error("a breaker needs a writable segment, and a place in it");
+        }
+        place = {std::move(segment), &handle, index};
+    }
     return std::make_unique<Breaker>(std::move(name), std::move(policy), std::move(clock),
-                                     counts_suspended_time, std::move(events));
+                                     counts_suspended_time, std::move(events), std::move(place));
 }
 
-// What the rules say, whether they are enforced or not.
-const char* judged_state_name(const Breaker& breaker) {
-    return name_of(breaker.cell.phase(breaker.policy().config(), breaker.now_ns()));
-}
-
-// The State that a call meets.
-const char* state_name(const Breaker& breaker) {
-    const Phase phase = breaker.cell.phase(breaker.policy().config(), breaker.now_ns());
-    const bool by_hand = phase == Phase::forced_open || phase == Phase::disabled;
-    return breaker.policy().config().enforce <= 0.0 && !by_hand ? "shadow" : name_of(phase);
+CellView view_of(const Breaker& breaker) {
+    return {breaker.cell, breaker.policy().rules, breaker.now_ns()};
 }
 
 void adopt(Breaker& breaker, py::object policy) {
@@ -159,75 +158,25 @@ void reset_now(const py::object& self) {
     breaker.announce(self, breaker.cell.reset(breaker.policy().rules, breaker.now_ns()));
 }
 
-double retry_after(const Breaker& breaker) {
-    const BreakerConfig& config = breaker.policy().config();
-    if (config.enforce <= 0.0 && breaker.cell.load().phase() != Phase::forced_open) {
-        return 0.0;  // in shadow a call is admitted at any time
-    }
-    return to_seconds(breaker.cell.retry_after_ns(breaker.policy().config(), breaker.now_ns()));
-}
-
-// "closed->open" and how often, for those that happened.
-py::dict transitions_of(const Breaker& breaker) {
-    py::dict found;
-    for (std::size_t from = 0; from < kPhases; ++from) {
-        for (std::size_t to = 0; to < kPhases; ++to) {
-            const auto a = static_cast<Phase>(from);
-            const auto b = static_cast<Phase>(to);
-            const std::uint64_t count = breaker.cell.statistics().transitions(a, b);
-            if (count > 0) {
-                found[py::str("{}->{}").format(name_of(a), name_of(b))] = count;
-            }
-        }
-    }
-    return found;
-}
-
 // (rejections, slow calls, stale results) ever.
 py::tuple counters_of(const Breaker& breaker) {
     const Totals totals = breaker.cell.statistics().totals(breaker.now_ns());
     return py::make_tuple(totals.rejections, totals.slow, totals.stale);
 }
 
-py::dict snapshot_of(const py::object& self) {
-    auto& breaker = self.cast<Breaker&>();
-    const Policy& policy = breaker.policy();
-    const Word word = breaker.cell.load();
-    const std::int64_t now_ns = breaker.now_ns();
-    const Totals totals = breaker.cell.statistics().totals(now_ns);
-    const bool half_open = word.phase() == Phase::half_open;
-    py::dict found;
-    found["state"] = state_name(breaker);
-    found["would_be"] = judged_state_name(breaker);
-    found["generation"] = breaker.cell.widened(word);
-    found["failure_count"] = breaker.cell.failure_count();
-    found["retry_after"] = retry_after(breaker);
-    found["step"] = breaker.cell.step();
-    found["probes_in_flight"] = half_open ? word.in_flight() : 0;
-    found["probe_successes"] = half_open ? word.successes() : 0;
-    found["in_flight"] = breaker.cell.in_flight();
-    if (policy.is_recording()) {
-        found["successes"] = breaker.successes();
-    } else {
-        found["successes"] = py::none();
+py::dict snapshot_now(const py::object& self) {
+    const auto& breaker = self.cast<const Breaker&>();
+    py::dict found = snapshot_of(view_of(breaker), breaker.details(self));
+    found["scope"] = breaker.place().is_shared() ? "host" : "local";
+    if (breaker.policy().is_recording()) {
+        found["successes"] = breaker.successes();  // also those under other rules
     }
-    found["failures"] = totals.failures;
-    found["slow"] = totals.slow;
-    found["neutrals"] = totals.neutrals;
-    found["cancelled"] = totals.cancelled;
-    found["rejections"] = totals.rejections;
-    found["unenforced"] = totals.unenforced;
-    found["stale"] = totals.stale;
-    found["transitions"] = totals.transitions;
-    found["transitions_by_kind"] = transitions_of(breaker);
-    found["open_seconds"] = to_seconds(totals.open_ns);
-    const WindowCounts counts =
-        policy.is_recording() ? policy.rules.windows->counts(policy.rules.rates) : WindowCounts{};
-    found["window_calls"] = counts.calls;
-    found["window_failures"] = counts.failures;
-    found["window_slow"] = counts.slow;
-    found["details"] = breaker.details(self);
     return found;
+}
+
+py::object publish(Breaker& breaker) {
+    const std::optional<SharedNumbers> before = breaker.publish();
+    return before ? to_dict(*before) : py::object{py::none()};
 }
 
 // Whether the active probe is to run now.
@@ -329,22 +278,37 @@ void bind_breaker(py::module_& m, ModuleState& state) {
     breaker
         .def(py::init(&make_breaker), py::kw_only(), py::arg("name"), py::arg("policy"),
              py::arg("clock").none(true), py::arg("counts_suspended_time") = false,
-             py::arg("events").none(false),
-             "`clock` None: the monotonic clock, or the one that counts suspended time as well.")
+             py::arg("events").none(false), py::arg("segment") = py::none(), py::arg("index") = 0,
+             "`clock` None: the monotonic clock, or the one that counts suspended time as well. "
+             "`segment`: a Segment, and the breaker's place in it; None: of this process.")
+        .def(
+            "publish", &publish,
+            "Publish the numbers of the present rules to all processes; what was published before, "
+            "if it was something else. Under the file's lock.")
+        .def("follow", &Breaker::follow,
+             "Adopt the numbers that were published last; whether they were news.")
+        .def_property_readonly("followed", &Breaker::followed,
+                               "The version of the published numbers that apply here.")
+        .def(
+            "rules", [](const Breaker& b) { return to_dict(b.policy().numbers()); },
+            "The numbers of the present rules, by name.")
         .def("adopt", &adopt, py::arg("policy"),
              "From now on calls go by these rules; those in flight go on by theirs. One thread at "
              "a time.")
         .def("announce_other_rules", &Breaker::announce_other_rules, "Tell the event of it.")
-        .def("state", &state_name, "The State's name as a call would meet it; consumes no probe.")
-        .def("retry_after", &retry_after,
-             "Seconds until a call may be admitted; 0.0 if one may now.")
+        .def(
+            "state", [](const Breaker& b) { return state_name(view_of(b)); },
+            "The State's name as a call would meet it; consumes no probe.")
+        .def(
+            "retry_after", [](const Breaker& b) { return retry_after(view_of(b)); },
+            "Seconds until a call may be admitted; 0.0 if one may now.")
         .def(
             "failure_count", [](const Breaker& b) { return b.cell.failure_count(); },
             "Failures in a row, failed probes included.")
         .def(
             "now", [](const Breaker& b) { return to_seconds(b.now_ns()); },
             "Seconds of the breaker's clock.")
-        .def("snapshot", &snapshot_of, "Everything that is known now, by name.")
+        .def("snapshot", &snapshot_now, "Everything that is known now, by name.")
         .def_property_readonly("id", &Breaker::id, "The breaker's number in its events.")
         .def("counters", &counters_of, "(rejections, slow calls, stale results) ever.")
         .def("is_probe_due", &is_probe_due, "Whether the active probe is to run now.")

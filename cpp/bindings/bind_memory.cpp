@@ -12,35 +12,13 @@
 #include "memguard/clock.hpp"
 #include "memguard/probe.hpp"
 #include "memguard/sampler.hpp"
+#include "sample_tuple.hpp"
 #include "state.hpp"
 
 namespace py = pybind11;
 
 namespace memguard {
 namespace {
-
-// In the order of the tuple that a sample becomes.
-constexpr std::array kSampleFields{
-    "monotonic_ns",        "wall_ns",           "rss_bytes",         "anon_bytes",
-    "file_bytes",          "shmem_bytes",       "swap_bytes",        "threads",
-    "malloc_in_use_bytes", "malloc_free_bytes", "malloc_mmap_bytes", "malloc_age_ns",
-    "sample_cost_ns",
-};
-
-py::tuple to_tuple(const MemorySample& sample) {
-    const auto field = [&](auto value, SampleField which) -> py::object {
-        return sample.has(which) ? py::object{py::int_(value)} : py::object{py::none()};
-    };
-    return py::make_tuple(
-        sample.monotonic_ns, sample.wall_ns, field(sample.rss_bytes, SampleField::rss),
-        field(sample.anon_bytes, SampleField::anon), field(sample.file_bytes, SampleField::file),
-        field(sample.shmem_bytes, SampleField::shmem), field(sample.swap_bytes, SampleField::swap),
-        field(sample.threads, SampleField::threads),
-        field(sample.malloc_in_use_bytes, SampleField::malloc),
-        field(sample.malloc_free_bytes, SampleField::malloc),
-        field(sample.malloc_mmap_bytes, SampleField::malloc),
-        field(sample.malloc_age_ns, SampleField::malloc), sample.sample_cost_ns);
-}
 
 // Runs work that touches no Python object while other threads of Python run. Not by a destructor:
 // in a daemon thread, taking the GIL back ends the thread once the interpreter is finalised, and

@@ -5,6 +5,7 @@
 #include "asking.hpp"
 #include "exceptions.hpp"
 #include "guard.hpp"
+#include "memguard/process.hpp"
 #include "probe_scope.hpp"
 
 namespace py = pybind11;
@@ -52,37 +53,6 @@ py::object describe(PyObject* exception, bool with_text) {
     return py::make_tuple(type, text);
 }
 
-const char* name_of(Event event) noexcept {
-    switch (event) {
-    case Event::consecutive_failures:
-        return "consecutive_failures";
-    case Event::failure_rate:
-        return "failure_rate";
-    case Event::slow_rate:
-        return "slow_rate";
-    case Event::custom:
-        return "custom";
-    case Event::timeout:
-        return "timeout";
-    case Event::probe_lost:
-        return "probe_lost";
-    case Event::probe_failed:
-        return "probe_failed";
-    case Event::probe_succeeded:
-        return "probe_succeeded";
-    case Event::inconclusive:
-        return "inconclusive";
-    case Event::reset:
-        return "reset";
-    case Event::forked:
-        return "forked";
-    case Event::reconfigured:
-        return "reconfigured";
-    default:
-        return "manual";
-    }
-}
-
 // For how long a verdict opens the circuit, if it does: asked only where it may.
 AskedWait ask_wait(const Breaker& breaker, const Call& call, const Outcome& outcome,
                    bool slow) noexcept {
@@ -122,10 +92,10 @@ void ask_at_admission(Breaker& breaker, py::handle self, const Policy& policy) n
     if (word.phase() != Phase::closed) {
         return;
     }
-    const std::uint64_t most = policy.config().max_in_flight;
-    if (policy.limits_in_flight() && breaker.cell.in_flight() >= most) {
+    if (policy.limits_in_flight() && breaker.in_flight(policy) >= policy.config().max_in_flight) {
         const auto why = py::reinterpret_steal<py::object>(PyUnicode_FromFormat(
-            "%llu calls in flight", static_cast<unsigned long long>(breaker.cell.in_flight())));
+            "%llu calls in flight",
+            static_cast<unsigned long long>(breaker.cell.statistics().in_flight())));
         if (why) {
             breaker.trip_by_rule(self, policy, word.generation(), why, nullptr);
         } else {
@@ -161,10 +131,72 @@ const char* name_of(Phase phase) noexcept {
     return "disabled";
 }
 
+const char* name_of(Event event) noexcept {
+    switch (event) {
+    case Event::consecutive_failures:
+        return "consecutive_failures";
+    case Event::failure_rate:
+        return "failure_rate";
+    case Event::slow_rate:
+        return "slow_rate";
+    case Event::custom:
+        return "custom";
+    case Event::timeout:
+        return "timeout";
+    case Event::probe_lost:
+        return "probe_lost";
+    case Event::probe_failed:
+        return "probe_failed";
+    case Event::probe_succeeded:
+        return "probe_succeeded";
+    case Event::inconclusive:
+        return "inconclusive";
+    case Event::reset:
+        return "reset";
+    case Event::forked:
+        return "forked";
+    case Event::reconfigured:
+        return "reconfigured";
+    default:
+        return "manual";
+    }
+}
+
 py::tuple to_tuple(const BreakerEvent& event, const py::object& detail) {
     return py::make_tuple(event.breaker_id, event.generation, event.at_ns, event.wall_ns,
                           name_of(event.from()), name_of(event.to()), name_of(event.reason()),
-                          event.is_shadow(), detail);
+                          event.is_shadow(), event.pid(), detail);
+}
+
+py::object details_of(const Note& note) {
+    const auto text = [](std::string_view bytes) {
+        return py::reinterpret_steal<py::object>(
+            PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "replace"));
+    };
+    const py::object last_error =
+        note.error_type.empty()
+            ? py::object{py::none()}
+            : py::object{py::make_tuple(text(note.error_type), text(note.error_text))};
+    return py::make_tuple(note.failure_count, static_cast<double>(note.wall_ns) / kNsPerSecond,
+                          last_error, name_of(note.reason),
+                          note.detail.empty() ? py::object{py::none()} : text(note.detail));
+}
+
+BreakerCell Breaker::make_cell(std::uint64_t seed, const SharedPlace& place) {
+    return place.is_shared() ? BreakerCell{seed, place.handle->rows(), place.breaker().state,
+                                           place.breaker().counters.data(), place.handle->claim()}
+                             : BreakerCell{seed, kExclusive};
+}
+
+Breaker::Breaker(py::str name, py::object policy, std::shared_ptr<ManualClock> clock,
+                 bool counts_suspended_time, std::shared_ptr<EventQueue> events, SharedPlace place)
+    : cell(make_cell(static_cast<std::uint64_t>(monotonic_ns()) ^
+                         reinterpret_cast<std::uintptr_t>(this),
+                     place)),
+      place_(std::move(place)), name_(std::move(name)), clock_(std::move(clock)),
+      counts_suspended_time_(counts_suspended_time), events_(std::move(events)),
+      id_(events_->new_breaker_id()) {
+    adopt(std::move(policy));
 }
 
 void Breaker::adopt(py::object adopted) {
@@ -174,7 +206,8 @@ void Breaker::adopt(py::object adopted) {
         if (!policy.rules.windows) {
             policy.rules.windows = windows_of(policy.rules.rates);
         }
-        if (before == nullptr || before->rules.windows != policy.rules.windows) {
+        const bool is_other = before == nullptr || before->rules.windows != policy.rules.windows;
+        if (is_other && !place_.is_shared()) {
             policy.rules.windows->restart(now_ns());  // what it held, if anything, is old
         }
     }
@@ -199,7 +232,141 @@ std::shared_ptr<Windows> Breaker::windows_of(const WindowConfig& rates) const {
             return rules.windows;
         }
     }
+    if (place_.is_shared()) {
+        return std::shared_ptr<Windows>(place_.handle->new_windows(place_.index, rates));
+    }
     return std::make_shared<Windows>(rates, kExclusive);
+}
+
+// The present rules with these numbers; one that there is already, if it is the same.
+py::object Breaker::policy_with(const SharedNumbers& numbers) const {
+    const Policy& present = policy();
+    const SharedNumbers wanted = numbers.with_own_of(present.numbers());
+    const RuleWords words = encode(wanted);
+    for (const py::object& one : policies_) {
+        const auto& kept = one.cast<const Policy&>();
+        if (encode(kept.numbers()) == words && kept.numbers().has_same_own(wanted) &&
+            kept.outcomes.is_same_as(present.outcomes)) {
+            return one;
+        }
+    }
+    auto made = std::make_unique<Policy>();
+    made->rules.config = wanted.config;
+    made->rules.rates = wanted.rates;
+    made->outcomes = present.outcomes;
+    return py::cast(std::move(made));
+}
+
+std::optional<SharedNumbers> Breaker::publish() {
+    SharedRules& shared = place_.breaker().rules;
+    const SharedRules::Published found = shared.read();
+    const Rules& mine = policy().rules;
+    const SharedNumbers numbers = policy().numbers();
+    const bool is_same = found.numbers && encode(*found.numbers) == encode(numbers);
+    if (!is_same) {
+        if (mine.windows && (!found.numbers || !found.numbers->rates.same_windows(mine.rates))) {
+            mine.windows->restart(now_ns());
+        }
+        cell.clip(mine.config, now_ns());
+    }
+    // relaxed: as in follow()
+    followed_.store(is_same ? found.version : shared.publish(numbers), std::memory_order_relaxed);
+    return is_same ? std::nullopt : found.numbers;
+}
+
+bool Breaker::follow_news() noexcept {
+    const SharedRules& shared = place_.breaker().rules;
+    // relaxed, all: only compared; the rules are published by adopt()
+    if (shared.version() == followed_.load(std::memory_order_relaxed) ||
+        is_following_.exchange(true, std::memory_order_acquire)) {
+        return false;
+    }
+    bool is_adopted = false;
+    const SharedRules::Published found = shared.read();
+    try {
+        if (found.numbers) {
+            py::object adopted = policy_with(*found.numbers);
+            is_adopted = &adopted.cast<const Policy&>() != &policy();
+            adopt(std::move(adopted));
+        } else {
+            // relaxed: a count
+            place_.handle->segment().header().repairs.fetch_add(1, std::memory_order_relaxed);
+        }
+        followed_.store(found.version, std::memory_order_relaxed);
+    } catch (py::error_already_set& error) {
+        error.discard_as_unraisable("memguard_native: adopting the rules of other processes");
+    }
+    is_following_.store(false, std::memory_order_release);  // pairs with the exchange above
+    return is_adopted;
+}
+
+const Policy& Breaker::rules_of(const Call& call) noexcept {
+    // Where other processes publish rules, this one may have been the last to learn of them: a call
+    // that began by what it took for the present ones goes by what they are.
+    const bool began_by_present = call.policy == &policy();
+    return follow() && began_by_present ? policy() : *call.policy;
+}
+
+std::uint64_t Breaker::in_flight(const Policy& rules) const noexcept {
+    if (place_.is_shared() && cell.statistics().in_flight() >= rules.config().max_in_flight) {
+        place_.handle->segment().forget_flights_of_the_dead(place_.index);
+    }
+    return cell.statistics().in_flight();
+}
+
+bool Breaker::give_back_orphans(py::handle self, const Policy& rules) noexcept {
+    // Looking costs as much as a hundred rejections.
+    constexpr std::int64_t kInterval = 10 * kNsPerMs;
+    // relaxed, both: one of the callers of each interval looks
+    std::int64_t sought_ns = orphans_sought_ns_.load(std::memory_order_relaxed);
+    const std::int64_t real_ns = monotonic_ns();
+    if (!place_.is_shared() || real_ns - sought_ns < kInterval ||
+        !orphans_sought_ns_.compare_exchange_strong(sought_ns, real_ns,
+                                                    std::memory_order_relaxed)) {
+        return false;
+    }
+    bool found = false;
+    const std::uint64_t generation = cell.load().generation();
+    place_.handle->segment().each_orphaned_probe(
+        place_.index, generation, [&](std::uint64_t count) {
+            found = true;
+            for (; count > 0; --count) {
+                announce(self, cell.give_back_orphan(rules.rules, generation, now_ns()));
+            }
+        });
+    return found;
+}
+
+py::object Breaker::details(py::handle self) const {
+    if (place_.is_shared()) {
+        return shared_details(self);
+    }
+    const py::scoped_critical_section lock{self};
+    return details_;
+}
+
+// Read once for each state of the word, as a rejection is made of it.
+py::object Breaker::shared_details(py::handle self) const {
+    const Word word = cell.load();
+    const std::uint64_t generation = cell.widened(word) + 1;  // from 1 on: 0 is "never read"
+    {
+        const py::scoped_critical_section lock{self};
+        if (details_generation_ == generation) {
+            return details_;
+        }
+    }
+    Note note;
+    SharedNotes::Buffer buffer;
+    const bool is_found = place_.breaker().notes.read_opening(generation - 1, note, buffer);
+    py::object details = is_found ? details_of(note) : py::none();
+    const bool is_open = word.phase() == Phase::open || word.phase() == Phase::forced_open;
+    if (!is_open ||
+        (is_found && note.generation == generation - 1)) {  // else it may be written now
+        const py::scoped_critical_section lock{self};
+        details_generation_ = generation;
+        details_ = details;
+    }
+    return details;
 }
 
 void Breaker::add(Guard& guard) {
@@ -257,34 +424,48 @@ void Breaker::announce(py::handle self, const Transition& done, PyObject* except
     // First what runs no Python of anybody's: events are told in the order of the transitions.
     const Policy& rules = policy();
     const BreakerEvent event = to_event(done, rules);
-    events_->push(event, detail);
     const bool is_given_back = done.before.phase() == Phase::forced_open;
     const bool is_opening =
         (done.opened() && !is_given_back) || done.after.phase() == Phase::forced_open;
     const bool is_plain = exception == nullptr || has_plain_text(exception);
-    if (is_opening) {
-        record_opening(self, event, exception, is_plain, detail);
+    if (place_.is_shared()) {
+        record(self, event, is_opening, exception, is_plain,
+               detail);  // others read it by the event
+    }
+    push(event, detail);
+    if (!place_.is_shared() && is_opening) {
+        record(self, event, is_opening, exception, is_plain, detail);
     }
     events_->wake();
     tell_inline(rules, event, detail);
     if (is_opening && !is_plain) {
-        record_opening(self, event, exception, true, detail);
+        record(self, event, is_opening, exception, true, detail);
     }
+}
+
+void Breaker::push(const BreakerEvent& event, const py::object& detail) noexcept {
+    if (!place_.is_shared()) {
+        events_->push(event, detail);
+        return;
+    }
+    BreakerEvent shared = event;
+    shared.breaker_id = place_.index;
+    place_.handle->segment().events().push(shared);
 }
 
 void Breaker::announce_other_rules() noexcept {
     const Word word = cell.load();
     const Policy& rules = policy();
     const BreakerEvent event = to_event({word, word, Event::reconfigured}, rules);
-    events_->push(event, {});
+    push(event, {});
     events_->wake();
     tell_inline(rules, event, {});
 }
 
 BreakerEvent Breaker::to_event(const Transition& done, const Policy& rules) noexcept {
-    return {id_, cell.widened(done.after), now_ns(), wall_ns(),
+    return {id_, cell.widen_new(done.after), now_ns(), wall_ns(),
             BreakerEvent::pack(done.before.phase(), done.after.phase(), done.event,
-                               rules.config().enforce <= 0.0)};
+                               rules.config().enforce <= 0.0, current_pid())};
 }
 
 void Breaker::tell_inline(const Policy& rules, const BreakerEvent& event,
@@ -301,11 +482,15 @@ void Breaker::tell_inline(const Policy& rules, const BreakerEvent& event,
     }
 }
 
-void Breaker::record_opening(py::handle self, const BreakerEvent& event, PyObject* exception,
-                             bool with_text, const py::object& detail) noexcept {
+void Breaker::record(py::handle self, const BreakerEvent& event, bool is_opening,
+                     PyObject* exception, bool with_text, const py::object& detail) noexcept {
     try {
         const py::object last_error =
             exception != nullptr ? describe(exception, with_text) : py::none();
+        if (place_.is_shared()) {
+            write_note(event, is_opening, last_error, detail);
+            return;
+        }
         py::object details =
             py::make_tuple(cell.failure_count(), static_cast<double>(event.wall_ns) / kNsPerSecond,
                            last_error, name_of(event.reason()), detail ? detail : py::none());
@@ -319,6 +504,37 @@ void Breaker::record_opening(py::handle self, const BreakerEvent& event, PyObjec
     }
 }
 
+void Breaker::write_note(const BreakerEvent& event, bool is_opening, const py::object& last_error,
+                         const py::object& detail) noexcept {
+    // What cannot be encoded, a lone surrogate, is left out.
+    const auto bytes = [](py::handle text) -> std::string_view {
+        Py_ssize_t length = 0;
+        const char* const found =
+            PyUnicode_Check(text.ptr()) ? PyUnicode_AsUTF8AndSize(text.ptr(), &length) : nullptr;
+        if (found == nullptr) {
+            PyErr_Clear();
+            return {};
+        }
+        return {found, static_cast<std::size_t>(length)};
+    };
+    Note note{event.generation,
+              is_opening,
+              event.reason(),
+              event.wall_ns,
+              cell.failure_count(),
+              {},
+              {},
+              {}};
+    if (!last_error.is_none()) {
+        note.error_type = bytes(PyTuple_GET_ITEM(last_error.ptr(), 0));
+        note.error_text = bytes(PyTuple_GET_ITEM(last_error.ptr(), 1));
+    }
+    if (detail) {
+        note.detail = bytes(detail);
+    }
+    place_.breaker().notes.write(note);
+}
+
 void Breaker::trip_by_rule(py::handle self, const Policy& rules, std::uint64_t generation,
                            const py::object& why, PyObject* exception) noexcept {
     const AskedWait asked = ask_backoff(rules, cell.step(), exception);
@@ -330,12 +546,13 @@ void Breaker::trip_by_rule(py::handle self, const Policy& rules, std::uint64_t g
 }
 
 std::optional<Call> enter(const ModuleState& state, Breaker& breaker, py::handle self,
-                          const Policy& policy, Asker asker) noexcept {
+                          const Policy& given, Asker asker) noexcept {
+    const Policy& policy = breaker.follow() ? breaker.policy() : given;
     // What an open circuit does all day. Nothing can change, so nothing is looked at.
     const Word seen = breaker.cell.load();
     const std::int64_t left = breaker.far_left_ns(policy, seen);
     if (left > 0 && policy.config().enforce >= 1.0) [[likely]] {
-        breaker.cell.statistics().count_rejection(Breaker::kExclusive);
+        breaker.cell.statistics().count_rejection();
         raise_open_error(state, breaker, self, {seen, Decision::rejected_open, Event::none, left});
         return std::nullopt;
     }
@@ -346,7 +563,11 @@ std::optional<Call> enter(const ModuleState& state, Breaker& breaker, py::handle
         ask_at_admission(breaker, self, policy);
     }
     const AskedWait asked = ask_wait_of_lost_probe(breaker, policy);
-    const Admission admission = breaker.cell.admit(policy.rules, breaker.now_ns(), asker, asked);
+    Admission admission = breaker.cell.admit(policy.rules, breaker.now_ns(), asker, asked);
+    if (admission.decision == Decision::rejected_probing &&
+        breaker.give_back_orphans(self, policy)) {
+        admission = breaker.cell.admit(policy.rules, breaker.now_ns(), asker, asked);
+    }
     breaker.announce(self, {admission.before, admission.next, admission.event});
     Token token;
     if (admission.decision == Decision::admitted) {
@@ -367,7 +588,7 @@ std::optional<Call> enter(const ModuleState& state, Breaker& breaker, py::handle
         }
         const bool is_forced = admission.decision == Decision::rejected_forced;
         if (is_forced || asker == Asker::prober || breaker.cell.draw_enforced(policy.config())) {
-            breaker.cell.statistics().count_rejection(Breaker::kExclusive);
+            breaker.cell.statistics().count_rejection();
             raise_open_error(state, breaker, self, admission);
             return std::nullopt;
         }
@@ -375,20 +596,21 @@ std::optional<Call> enter(const ModuleState& state, Breaker& breaker, py::handle
         token = {admission.next.generation(), TokenKind::unrecorded};
     }
     token.started_ns = policy.is_timing() ? breaker.call_time_ns(policy) : 0;
-    if (policy.limits_in_flight()) {
-        breaker.cell.begin_flight();
+    if (!policy.limits_in_flight()) {
+        return Call{token, &policy};
     }
-    return Call{token, &policy, policy.limits_in_flight()};
+    breaker.cell.statistics().begin_flight();
+    return Call{token, &policy, true, fork_epoch()};
 }
 
 void leave(Breaker& breaker, py::handle self, const Call& call, const Outcome& outcome) noexcept {
-    if (call.is_in_flight) {
-        breaker.cell.end_flight();
+    if (call.is_in_flight && call.forks == fork_epoch()) {
+        breaker.cell.statistics().end_flight();
     }
     if (!call.token.counts()) {
         return;
     }
-    const Policy& policy = *call.policy;
+    const Policy& policy = breaker.rules_of(call);
     const Ending ending{outcome.verdict, breaker.is_slow(call), outcome.is_cancellation};
     const AskedWait asked = ask_wait(breaker, call, outcome, ending.slow);
     const Transition done =

@@ -12,18 +12,23 @@
 #include "event_queue.hpp"
 #include "memguard/breaker.hpp"
 #include "policy.hpp"
+#include "segment_handle.hpp"
 #include "state.hpp"
 
 namespace memguard {
 
 struct Guard;
 
-// (breaker_id, generation, at_ns, wall_ns, from, to, reason, is_shadow, detail); from, to and
+// (breaker_id, generation, at_ns, wall_ns, from, to, reason, is_shadow, pid, detail); from, to and
 // reason as names, detail a text or None.
 [[nodiscard]] pybind11::tuple to_tuple(const BreakerEvent& event, const pybind11::object& detail);
 
 // The name of the public State.
 [[nodiscard]] const char* name_of(Phase phase) noexcept;
+[[nodiscard]] const char* name_of(Event event) noexcept;
+
+// What errors and snapshots tell of an opening: see Breaker::details(). Raises error_already_set.
+[[nodiscard]] pybind11::object details_of(const Note& note);
 
 // How a call ended. Of `exception` and `result` at most one is set; borrowed.
 struct Outcome {
@@ -37,7 +42,9 @@ struct Outcome {
     }
 };
 
-// The object behind `_core.Breaker`: the cell, its clock, and what errors tell about it.
+// The object behind `_core.Breaker`: the cell, its clock, and what errors tell about it. The cell
+// is this process's own or lies in a segment; then what errors tell lies there too, and the numbers
+// among the rules are those that were published there last.
 class Breaker {
   public:
     // Whether the callers never run at once: with a GIL, whoever makes a call here holds it.
@@ -48,14 +55,9 @@ class Breaker {
 #endif
 
     // `clock`: null for the monotonic clock, or for the one that counts suspended time as well.
+    // `place`: empty for a breaker of this process.
     Breaker(pybind11::str name, pybind11::object policy, std::shared_ptr<ManualClock> clock,
-            bool counts_suspended_time, std::shared_ptr<EventQueue> events)
-        : cell(static_cast<std::uint64_t>(monotonic_ns()) ^ reinterpret_cast<std::uintptr_t>(this)),
-          name_(std::move(name)), clock_(std::move(clock)),
-          counts_suspended_time_(counts_suspended_time), events_(std::move(events)),
-          id_(events_->new_breaker_id()) {
-        adopt(std::move(policy));
-    }
+            bool counts_suspended_time, std::shared_ptr<EventQueue> events, SharedPlace place);
 
     [[nodiscard]] std::int64_t now_ns() const noexcept {
         if (clock_) {
@@ -115,12 +117,27 @@ class Breaker {
     // Successes ever, where calls are counted.
     [[nodiscard]] std::uint64_t successes() const;
 
+    // --- scope "host": the rules that all processes share ---------------------------------------
+
+    [[nodiscard]] const SharedPlace& place() const noexcept { return place_; }
+    // Publishes the numbers of the present rules, if others are published or none, and returns what
+    // was published before, if it was something else. Called by whoever holds the file's lock.
+    std::optional<SharedNumbers> publish();
+    // Adopts the numbers that were published last. True if they were news. Never raises.
+    bool follow() noexcept { return place_.is_shared() && follow_news(); }
+    [[nodiscard]] std::uint64_t followed() const noexcept {
+        return followed_.load(std::memory_order_relaxed);  // relaxed: as in follow_news()
+    }
+    // The rules by which a call is judged: those it began by.
+    [[nodiscard]] const Policy& rules_of(const Call& call) noexcept;
+    // Calls that run at once, those of processes that ended not counted where it matters.
+    [[nodiscard]] std::uint64_t in_flight(const Policy& rules) const noexcept;
+    // Gives back the probes of processes that have ended. True if there were any.
+    bool give_back_orphans(pybind11::handle self, const Policy& rules) noexcept;
+
     // (failure_count, opened_at, last_error, cause, detail) of the newest opening; None before the
     // first.
-    [[nodiscard]] pybind11::object details(pybind11::handle self) const {
-        const pybind11::scoped_critical_section lock{self};
-        return details_;
-    }
+    [[nodiscard]] pybind11::object details(pybind11::handle self) const;
     // Called by the one who made the transition, if it was one, at once: the event is told, and of
     // an opening it is kept why. `exception` may be null. No error may be set. Never raises.
     void announce(pybind11::handle self, const Transition& done, PyObject* exception = nullptr,
@@ -162,19 +179,34 @@ class Breaker {
     BreakerCell cell;
 
   private:
+    [[nodiscard]] bool follow_news() noexcept;
+    static BreakerCell make_cell(std::uint64_t seed, const SharedPlace& place);
+    // The transition is told to this process's listeners, or to those of all processes.
+    void push(const BreakerEvent& event, const pybind11::object& detail) noexcept;
+    void write_note(const BreakerEvent& event, bool is_opening, const pybind11::object& last_error,
+                    const pybind11::object& detail) noexcept;
+    [[nodiscard]] pybind11::object shared_details(pybind11::handle self) const;
+
     [[nodiscard]] bool has_coarse_clock() const noexcept {
         return !clock_ && !counts_suspended_time_;
     }
     [[nodiscard]] BreakerEvent to_event(const Transition& done, const Policy& rules) noexcept;
-    void record_opening(pybind11::handle self, const BreakerEvent& event, PyObject* exception,
-                        bool with_text, const pybind11::object& detail) noexcept;
+    void record(pybind11::handle self, const BreakerEvent& event, bool is_opening,
+                PyObject* exception, bool with_text, const pybind11::object& detail) noexcept;
     void tell_inline(const Policy& rules, const BreakerEvent& event,
                      const pybind11::object& detail) noexcept;
     [[nodiscard]] std::shared_ptr<Windows> windows_of(const WindowConfig& rates) const;
+    [[nodiscard]] pybind11::object policy_with(const SharedNumbers& numbers) const;
 
+    SharedPlace place_;
     pybind11::str name_;
-    pybind11::object details_ = pybind11::none();
-    std::uint64_t details_generation_ = 0;  // of the opening that `details_` is about
+    mutable pybind11::object details_ = pybind11::none();
+    // Of the opening that `details_` is about; where they are read from a segment, of the word when
+    // that was done.
+    mutable std::uint64_t details_generation_ = 0;
+    std::atomic<std::uint64_t> followed_{0};  // the version of the published rules
+    std::atomic<bool> is_following_{false};   // one thread at a time
+    std::atomic<std::int64_t> orphans_sought_ns_{0};
     std::shared_ptr<ManualClock> clock_;
     bool counts_suspended_time_;
     std::shared_ptr<EventQueue> events_;

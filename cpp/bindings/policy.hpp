@@ -4,7 +4,11 @@
 
 #include <pybind11/pybind11.h>
 
+#include <algorithm>  // std::ranges::all_of
+#include <array>      // std::array
+
 #include "memguard/breaker.hpp"
+#include "memguard/shared_rules.hpp"
 
 namespace memguard {
 
@@ -27,12 +31,24 @@ struct Outcomes {
     // Calls `visit` with each of the callables.
     template <class Visit>
     void each(Visit visit) const {
-        for (const pybind11::object* one :
-             {&classify, &classify_result, &reopen_after, &backoff, &trip_on_failure,
-              &trip_on_verdict, &trip_on_admission, &fallback, &on_event}) {
-            visit(*one);
+        for (const auto member : kCallables) {
+            visit(this->*member);
         }
     }
+
+    // Whether these are the same functions.
+    [[nodiscard]] bool is_same_as(const Outcomes& other) const noexcept {
+        return count_base_exceptions == other.count_base_exceptions &&
+               std::ranges::all_of(kCallables, [&](const auto member) {
+                   return (this->*member).is(other.*member);
+               });
+    }
+
+  private:
+    static constexpr std::array kCallables{
+        &Outcomes::classify,          &Outcomes::classify_result, &Outcomes::reopen_after,
+        &Outcomes::backoff,           &Outcomes::trip_on_failure, &Outcomes::trip_on_verdict,
+        &Outcomes::trip_on_admission, &Outcomes::fallback,        &Outcomes::on_event};
 };
 
 struct Policy {
@@ -40,6 +56,7 @@ struct Policy {
     Outcomes outcomes;  // changed by the garbage collector's clear alone
 
     [[nodiscard]] const BreakerConfig& config() const noexcept { return rules.config; }
+    [[nodiscard]] SharedNumbers numbers() const noexcept { return {rules.config, rules.rates}; }
     // Whether each call is to be told to the windows, and whether its time is to be taken.
     [[nodiscard]] bool is_recording() const noexcept { return rules.windows != nullptr; }
     [[nodiscard]] bool is_timing() const noexcept { return slow_call_ns() > 0; }
@@ -62,6 +79,7 @@ struct Call {
     Token token;
     const Policy* policy = nullptr;  // kept by the breaker
     bool is_in_flight = false;       // counted as such
+    std::uint64_t forks = 0;         // fork_epoch() when that was: a child does not end it
 };
 
 }  // namespace memguard

@@ -140,8 +140,8 @@ TEST(totals_count_verdicts_rejections_and_transitions_exactly) {
     for (int i = 0; i < 4; ++i) {
         circuit.settle(token, Verdict::failure, 0);
     }
-    circuit.cell.statistics().count_rejection(true);
-    circuit.cell.statistics().count_rejection(false);
+    circuit.cell.statistics().count_rejection();
+    circuit.cell.statistics().count_rejection();
     const Totals totals = circuit.cell.statistics().totals(0);
     CHECK(totals.failures == 4 && totals.neutrals == 1 && totals.stale == 2);
     CHECK(totals.rejections == 2 && totals.transitions == 1);
@@ -151,11 +151,11 @@ TEST(generations_are_widened_across_the_wrap) {
     Circuit circuit;
     const std::uint64_t wrap = Word::kGenerationMask + 1;
     for (std::uint64_t generation = 0; generation < 3 * wrap; generation += 1'000'000) {
-        CHECK(circuit.cell.widened(Word::closed(0, generation)) == generation);
+        CHECK(circuit.cell.widen_new(Word::closed(0, generation)) == generation);
     }
-    const std::uint64_t newest = circuit.cell.widened(Word::closed(0, 3 * wrap));
+    const std::uint64_t newest = circuit.cell.widen_new(Word::closed(0, 3 * wrap));
     CHECK(newest == 3 * wrap);
-    CHECK(circuit.cell.widened(Word::closed(0, newest - 5)) == newest - 5);
+    CHECK(circuit.cell.widen_new(Word::closed(0, newest - 5)) == newest - 5);
 }
 
 // Probes succeed, fail and are abandoned at random while time moves: in each generation that was
@@ -264,14 +264,16 @@ TEST(a_call_ends_by_the_rules_that_it_began_under) {
           Event::consecutive_failures);
 }
 
-TEST(calls_in_flight_are_never_fewer_than_none) {
+TEST(a_forked_child_has_none_of_its_parents_calls_in_flight) {
     BreakerCell cell;
-    cell.begin_flight();
+    Statistics& statistics = cell.statistics();
+    statistics.begin_flight();
     cell.after_fork(1);
-    cell.end_flight();
-    CHECK(cell.in_flight() == 0);
-    cell.begin_flight();
-    CHECK(cell.in_flight() == 1);
+    CHECK(statistics.in_flight() == 0);
+    statistics.begin_flight();
+    CHECK(statistics.in_flight() == 1);
+    statistics.end_flight();
+    CHECK(statistics.in_flight() == 0);
 }
 
 TEST(a_share_of_the_rejections_is_enforced) {

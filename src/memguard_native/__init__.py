@@ -21,6 +21,8 @@ _HOME = {
     "MemoryMonitor": "memguard_native.memory.monitor",
     "MemorySample": "memguard_native.memory.sample",
     "RingBuffer": "memguard_native._core",
+    "SegmentError": "memguard_native.errors",
+    "SegmentUnavailableError": "memguard_native.errors",
     "TripRule": "memguard_native.breaker.trip_rules",
     "budget": "memguard_native.breaker.trip_rules",
     "pile_up": "memguard_native.breaker.trip_rules",
@@ -35,7 +37,13 @@ if TYPE_CHECKING:
     from memguard_native.breaker.events import BreakerEvent
     from memguard_native.breaker.snapshot import BreakerSnapshot
     from memguard_native.breaker.trip_rules import TripRule, budget, pile_up
-    from memguard_native.errors import CircuitOpenError, ConfigError, MemguardError
+    from memguard_native.errors import (
+        CircuitOpenError,
+        ConfigError,
+        MemguardError,
+        SegmentError,
+        SegmentUnavailableError,
+    )
     from memguard_native.memory.alert import Alert
     from memguard_native.memory.monitor import MemoryMonitor, start_memory_monitoring
     from memguard_native.memory.sample import MemorySample
@@ -52,6 +60,8 @@ __all__ = [
     "MemoryMonitor",
     "MemorySample",
     "RingBuffer",
+    "SegmentError",
+    "SegmentUnavailableError",
     "State",
     "TripRule",
     "__version__",

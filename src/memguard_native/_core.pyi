@@ -49,8 +49,8 @@ class CircuitOpenError(MemguardError):
 
 # --- breaker --------------------------------------------------------------------------------------
 
-# (breaker's id, generation, at_ns, wall_ns, from, to, reason, is_shadow, detail)
-_ToldEvent = tuple[int, int, int, int, str, str, str, bool, str | None]
+# (breaker's id, generation, at_ns, wall_ns, from, to, reason, is_shadow, pid, detail)
+_ToldEvent = tuple[int, int, int, int, str, str, str, bool, int, str | None]
 
 class ManualClock:
     """A clock for tests: it stands still until advanced."""
@@ -90,9 +90,23 @@ class Breaker:
         clock: ManualClock | None,
         counts_suspended_time: bool = False,
         events: EventQueue,
+        segment: Segment | None = None,
+        index: int = 0,
     ) -> None: ...
     def adopt(self, policy: Policy) -> None:
         """From now on calls go by these rules; those in flight go on by theirs."""
+    def publish(self) -> dict[str, Any] | None:
+        """Publish the numbers of the present rules to all processes, under the file's lock.
+
+        Returns what was published before, if it was something else.
+        """
+    def follow(self) -> bool:
+        """Adopt the numbers that were published last; whether they were news."""
+    @property
+    def followed(self) -> int:
+        """The version of the published numbers that apply here."""
+    def rules(self) -> dict[str, Any]:
+        """The numbers of the present rules, by name."""
     def announce_other_rules(self) -> None:
         """Tell the event of it."""
     def set_prober_is_stuck(self, is_stuck: bool) -> None:
@@ -222,6 +236,64 @@ class trampoline(Generic[_P, _R]):
 
     def __new__(cls, function: Callable[_P, _R]) -> trampoline[_P, _R]: ...
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R: ...
+
+# --- segment --------------------------------------------------------------------------------------
+
+SEGMENT_BYTES: int
+SEGMENT_VERSION: int
+SEGMENT_BREAKERS: int
+SEGMENT_SLOTS: int
+
+class Segment:
+    """A mapped file that the processes of a host share. Times in seconds."""
+
+    def __init__(self, mapped: Any) -> None:
+        """`mapped`: a buffer of SEGMENT_BYTES, kept mapped as long as this lives."""
+    @staticmethod
+    def format(
+        mapped: Any, *, boot_id: bytes, time_namespace: int, pid_namespace: int, random_id: int
+    ) -> None:
+        """Make a segment of zeros that nobody else has mapped."""
+    def fault(self, *, boot_id: bytes, time_namespace: int, pid_namespace: int) -> str | None:
+        """Why it cannot be used here: damaged, other_boot, other_time_namespace; or None."""
+    @property
+    def is_writable(self) -> bool:
+        """Whether it is mapped to be written."""
+    def claim_slot(self, pid_namespace: int) -> None:
+        """Take a slot for this process; in a forked child, another than the parent's."""
+    def release_slot(self) -> None:
+        """Give the slot back."""
+    def forget_slot(self) -> None:
+        """In a forked child: the slot is the parent's."""
+    @property
+    def slot(self) -> int | None:
+        """The slot of this process; None: all were taken."""
+    def beat(self) -> None:
+        """This process lives."""
+    def claim_breaker(self, name: str) -> int | None:
+        """The breaker's place, a free one at first; None: full. Under the file's lock."""
+    def find_breaker(self, name: str) -> int | None:
+        """The breaker's place; None: there is none of this name."""
+    def breaker_names(self) -> dict[int, str]:
+        """The breakers by their place."""
+    def rules(self, index: int) -> dict[str, Any] | None:
+        """The published numbers of a breaker's rules; None: nothing legal is there."""
+    def snapshot(self, index: int) -> dict[str, Any]:
+        """Everything that is known of a breaker now, by name."""
+    def workers(self) -> list[dict[str, Any]]:
+        """The slots that were ever used."""
+    def push_sample(self, sample: tuple[Any, ...]) -> bool:
+        """Keep a memory sample, SAMPLE_FIELDS, in this process's history; False without a slot."""
+    def history(self, slot: int) -> list[tuple[tuple[Any, ...], int, int]]:
+        """[(sample, pid, generation)] of a slot's owners, oldest first."""
+    def events_pushed(self) -> int:
+        """How many events there ever were."""
+    def read_events(self, *, after: int, skip: bool) -> tuple[list[_ToldEvent], int, int, bool]:
+        """As EventQueue.read(); a breaker's number is its place."""
+    def header(self) -> dict[str, Any]:
+        """Who made it, when, how large."""
+    def mark_replaced(self) -> None:
+        """A successor stands under this name: whoever has it mapped is to attach again."""
 
 # --- memory ---------------------------------------------------------------------------------------
 

@@ -10,7 +10,14 @@ from typing import Any
 
 from memguard_native._core import CircuitOpenError, MemguardError
 
-__all__ = ["CircuitOpenError", "ConfigError", "MemguardError", "is_finite_number"]
+__all__ = [
+    "CircuitOpenError",
+    "ConfigError",
+    "MemguardError",
+    "SegmentError",
+    "SegmentUnavailableError",
+    "is_finite_number",
+]
 
 
 class ConfigError(MemguardError, ValueError):
@@ -27,6 +34,26 @@ class ConfigError(MemguardError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.field} {self.allowed}, got {self.value!r}"
+
+
+class SegmentError(MemguardError):
+    """The file that processes share cannot be used.
+
+    `path` names it, `problem` says what is wrong, `cure` what to do.
+    """
+
+    def __init__(self, path: str, problem: str, cure: str) -> None:
+        super().__init__(path, problem, cure)
+        self.path = path
+        self.problem = problem
+        self.cure = cure
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}; {self.cure}"
+
+
+class SegmentUnavailableError(SegmentError):
+    """There is no file to share, or no room in it: what needs one does without."""
 
 
 def is_finite_number(value: Any) -> bool:

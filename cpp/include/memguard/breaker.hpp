@@ -9,11 +9,13 @@
 #include <atomic>     // std::atomic
 #include <cstdint>    // std::uint64_t
 #include <limits>     // std::numeric_limits
-#include <memory>     // std::shared_ptr
+#include <memory>     // std::shared_ptr, std::unique_ptr
+#include <utility>    // std::move
 
 #include "memguard/breaker_config.hpp"
 #include "memguard/breaker_word.hpp"
 #include "memguard/config.hpp"
+#include "memguard/probe_record.hpp"
 #include "memguard/reopen.hpp"
 #include "memguard/statistics.hpp"
 #include "memguard/transitions.hpp"
@@ -53,21 +55,46 @@ struct AskedWait {
     [[nodiscard]] constexpr bool is_asked() const noexcept { return ns != kConfiguredWait; }
 };
 
+// What a breaker is, but for its windows and counters: the same bytes in memory of its own and in
+// memory that processes share.
+struct BreakerState {
+    static constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::min() / 2;
+
+    // A line of its own: nothing else that is ever written may share it with the callers' loads.
+    alignas(kCacheLineBytes) std::atomic<std::uint64_t> word{0};
+    alignas(kCacheLineBytes) std::atomic<std::uint64_t> failure_count{0};
+    std::atomic<std::uint64_t> step{0};
+    std::atomic<std::uint64_t> generation_hint{0};
+    std::atomic<std::int64_t> last_incident_ns{kNever};
+    std::atomic<std::int64_t> open_since_ns{Statistics::kNotOpen};
+};
+
 class BreakerCell {
   public:
-    static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
+    static_assert(std::atomic<std::uint64_t>::is_always_lock_free,
+                  "also between processes: no lock hides in it");
 
-    // `seed`: of the draws that spread the open periods.
-    explicit BreakerCell(std::uint64_t seed = 0) noexcept : draws_(seed) {}
+    // In memory of its own. `seed`: of the draws that spread the open periods. `exclusive`: the
+    // callers hold a lock around every call, as the GIL is one.
+    explicit BreakerCell(std::uint64_t seed = 0, bool exclusive = false)
+        : BreakerCell(seed, RowChoice{exclusive},
+                      std::make_unique<Own>(RowChoice{exclusive}.count())) {}
+
+    // In memory that processes share and that outlives it. `claim`: by which number this process
+    // owns its row, another one after a fork; outlives it too. The last row has no owner.
+    BreakerCell(std::uint64_t seed, RowChoice choice, BreakerState& state, CounterRow* rows,
+                const std::atomic<std::uint64_t>& claim) noexcept
+        : BreakerCell(seed, choice, state, rows, &claim) {}
+
     BreakerCell(const BreakerCell&) = delete;
     BreakerCell& operator=(const BreakerCell&) = delete;
 
     // The guard's own view of the word: it only loads.
-    [[nodiscard]] const std::atomic<std::uint64_t>& word() const noexcept { return word_; }
+    [[nodiscard]] const std::atomic<std::uint64_t>& word() const noexcept { return state_->word; }
 
     [[nodiscard]] Word load() const noexcept {
         // pairs with: the release half of the compare_exchange in apply()
-        return Word{word_.load(std::memory_order_acquire)};
+        return Word{state_->word.load(std::memory_order_acquire)};
     }
 
     // `asked`: for how long a lost probe that counts as a failure opens.
@@ -85,12 +112,21 @@ class BreakerCell {
         });
         count(done, Verdict::neutral, asked, now_ns);
         admission.before = done.before;
+        if (admission.decision == Decision::admitted && admission.token().is_probe()) {
+            note_own_probe(admission.next.generation());
+        }
         return admission;
     }
 
     // `asked`: for how long the verdict opens the circuit, if it does.
     Transition settle(const Rules& rules, Token token, Ending ending, std::int64_t now_ns,
                       AskedWait asked = {}) noexcept {
+        if (token.is_probe() && !strike_own_probe(token.generation)) {
+            // Not this process's probe any more: somebody took it for dead, or it was forked.
+            statistics_.count_ending(ending, true, rules.windows != nullptr);
+            const Word word = load();
+            return {word, word, Event::stale};
+        }
         const Verdict verdict = is_lumped(rules.config, token, ending.verdict, now_ns)
                                     ? Verdict::neutral
                                     : ending.verdict;
@@ -115,6 +151,16 @@ class BreakerCell {
         return done;
     }
 
+    // A probe of this generation whose holder has ended says nothing about the dependency.
+    Transition give_back_orphan(const Rules& rules, std::uint64_t generation,
+                                std::int64_t now_ns) noexcept {
+        const std::int64_t wait = wait_ns(rules.config, false, {});
+        return apply_by_hand(now_ns, [&](Word w) {
+            return memguard::settle(w, {generation, TokenKind::probe}, Verdict::neutral,
+                                    rules.config, now_ns, wait);
+        });
+    }
+
     [[nodiscard]] Statistics& statistics() noexcept { return statistics_; }
     [[nodiscard]] const Statistics& statistics() const noexcept { return statistics_; }
 
@@ -126,34 +172,24 @@ class BreakerCell {
     // Reopenings since the last closing.
     [[nodiscard]] std::uint32_t step() const noexcept {
         // relaxed: written by winners of transitions only; a late view draws another wait
-        return step_.load(std::memory_order_relaxed);
-    }
-
-    // Calls that run at once, where a rule limits them.
-    [[nodiscard]] std::uint64_t in_flight() const noexcept {
-        // relaxed, here and in the next two: a count with the calls on their way as its error
-        return in_flight_.load(std::memory_order_relaxed);
-    }
-    void begin_flight() noexcept { in_flight_.fetch_add(1, std::memory_order_relaxed); }
-    // Not below 0: a forked child also ends its parent's call that it is inside of.
-    void end_flight() noexcept {
-        // relaxed, both: see above
-        std::uint64_t found = in_flight_.load(std::memory_order_relaxed);
-        while (found > 0 &&
-               !in_flight_.compare_exchange_weak(found, found - 1, std::memory_order_relaxed)) {
-        }
+        return static_cast<std::uint32_t>(
+            std::min<std::uint64_t>(state_->step.load(std::memory_order_relaxed), kMostSteps));
     }
 
     // The word's generation widened to 64 bits, so that it tells the order of events for ever.
-    [[nodiscard]] std::uint64_t widened(Word w) noexcept {
+    [[nodiscard]] std::uint64_t widened(Word w) const noexcept {
         // relaxed: a hint, right as long as it is within 2 million generations of the truth
-        std::uint64_t hint = generation_hint_.load(std::memory_order_relaxed);
-        constexpr unsigned kUnused = 64 - Word::kGenerationBits;
-        const auto ahead = static_cast<std::int64_t>((w.generation() - hint) << kUnused) >> kUnused;
-        const std::uint64_t wide = hint + static_cast<std::uint64_t>(ahead);
+        return widen(w, state_->generation_hint.load(std::memory_order_relaxed));
+    }
+
+    // The same for the winner of a transition, who keeps the hint near the truth.
+    std::uint64_t widen_new(Word w) noexcept {
+        // relaxed: see widened()
+        std::uint64_t hint = state_->generation_hint.load(std::memory_order_relaxed);
+        const std::uint64_t wide = widen(w, hint);
         // relaxed: as above; a maximum, so a loser has nothing to add
-        while (wide > hint &&
-               !generation_hint_.compare_exchange_weak(hint, wide, std::memory_order_relaxed)) {
+        while (wide > hint && !state_->generation_hint.compare_exchange_weak(
+                                  hint, wide, std::memory_order_relaxed)) {
         }
         return wide;
     }
@@ -200,10 +236,14 @@ class BreakerCell {
         apply([&](Word w) { return memguard::clip(w, config, now_ns); });
     }
 
+    // In a forked child. What it shares with its parent goes on as it is.
     void after_fork(std::uint64_t seed) noexcept {
-        apply([](Word w) { return memguard::after_fork(w); });
         draws_.reseed(seed);
-        in_flight_.store(0, std::memory_order_relaxed);  // relaxed: as in in_flight()
+        if (claim_ != nullptr) {
+            return;
+        }
+        apply([](Word w) { return memguard::after_fork(w); });
+        statistics_.forget_flights();
     }
 
     // Failures in a row, failed probes included; 0 after closing.
@@ -213,7 +253,7 @@ class BreakerCell {
             return w.failures();
         }
         // relaxed: a figure for people; seen late is fine, nothing is decided from it
-        return failure_count_.load(std::memory_order_relaxed);
+        return state_->failure_count.load(std::memory_order_relaxed);
     }
 
     // What a caller would see: a due open circuit reads as half-open without consuming the probe.
@@ -230,17 +270,61 @@ class BreakerCell {
     }
 
   private:
+    struct Own {
+        explicit Own(std::size_t row_count) : rows(std::make_unique<CounterRow[]>(row_count)) {}
+
+        BreakerState state;
+        const std::unique_ptr<CounterRow[]> rows;
+    };
+
+    BreakerCell(std::uint64_t seed, RowChoice choice, BreakerState& state, CounterRow* rows,
+                const std::atomic<std::uint64_t>* claim) noexcept
+        : state_(&state), statistics_(rows, state.open_since_ns, choice), claim_(claim),
+          draws_(seed) {}
+    BreakerCell(std::uint64_t seed, RowChoice choice, std::unique_ptr<Own> own)
+        : BreakerCell(seed, choice, own->state, own->rows.get(), nullptr) {
+        own_ = std::move(own);
+    }
+
+    [[nodiscard]] static std::uint64_t widen(Word w, std::uint64_t hint) noexcept {
+        constexpr unsigned kUnused = 64 - Word::kGenerationBits;
+        const auto ahead = static_cast<std::int64_t>((w.generation() - hint) << kUnused) >> kUnused;
+        return hint + static_cast<std::uint64_t>(ahead);
+    }
+
+    // This process's row, where its probes are noted; null where nobody needs to know whose they
+    // are.
+    [[nodiscard]] std::atomic<std::uint64_t>* own_record() noexcept {
+        const RowChoice choice = statistics_.choice();
+        const std::size_t index = choice.mine().index;
+        const bool is_noted = claim_ != nullptr && index + 1 < choice.count();
+        return is_noted ? &statistics_.row(index).probes : nullptr;
+    }
+    void note_own_probe(std::uint64_t generation) noexcept {
+        if (auto* const record = own_record()) {
+            // relaxed: this process's own number
+            note_probe(*record, claim_->load(std::memory_order_relaxed), generation);
+        }
+    }
+    // False if the record says that the probe is not this process's.
+    [[nodiscard]] bool strike_own_probe(std::uint64_t generation) noexcept {
+        auto* const record = own_record();
+        // relaxed: as above
+        return record == nullptr ||
+               strike_probe(*record, claim_->load(std::memory_order_relaxed), generation);
+    }
+
     template <class Function>
     Transition apply(Function&& transition) noexcept {
         // pairs with: the release half of the compare_exchange below
-        std::uint64_t bits = word_.load(std::memory_order_acquire);
+        std::uint64_t bits = state_->word.load(std::memory_order_acquire);
         for (;;) {
             const Step step = transition(Word{bits});
             // acq_rel: publishes what the winner wrote before it and sees what earlier winners
             // wrote; pairs with the acquire loads of the word here, in load() and in the guard.
             if (step.next.bits() == bits ||
-                word_.compare_exchange_weak(bits, step.next.bits(), std::memory_order_acq_rel,
-                                            std::memory_order_acquire)) {
+                state_->word.compare_exchange_weak(
+                    bits, step.next.bits(), std::memory_order_acq_rel, std::memory_order_acquire)) {
                 return {Word{bits}, step.next, step.event};
             }
         }
@@ -277,10 +361,10 @@ class BreakerCell {
         }
         // relaxed, both: of failures at the same moment one wins, and all others are of its
         // incident
-        std::int64_t last_ns = last_incident_ns_.load(std::memory_order_relaxed);
+        std::int64_t last_ns = state_->last_incident_ns.load(std::memory_order_relaxed);
         return now_ns - last_ns < config.lump_interval_ns ||
-               !last_incident_ns_.compare_exchange_strong(last_ns, now_ns,
-                                                          std::memory_order_relaxed);
+               !state_->last_incident_ns.compare_exchange_strong(last_ns, now_ns,
+                                                                 std::memory_order_relaxed);
     }
 
     // Counts a call in the windows and returns the rule that is broken then. Only calls of the
@@ -325,34 +409,31 @@ class BreakerCell {
         const std::uint64_t failed = verdict == Verdict::failure ? 1 : 0;
         // relaxed, all of them: figures for people and waits; nothing else is decided from them
         if (done.after.phase() == Phase::closed) {
-            failure_count_.store(0, std::memory_order_relaxed);
-            step_.store(0, std::memory_order_relaxed);
+            state_->failure_count.store(0, std::memory_order_relaxed);
+            state_->step.store(0, std::memory_order_relaxed);
             return;
         }
         // relaxed, both: as above
         if (done.before.phase() == Phase::closed) {
-            failure_count_.store(done.before.failures() + failed, std::memory_order_relaxed);
+            state_->failure_count.store(done.before.failures() + failed, std::memory_order_relaxed);
         } else {
-            failure_count_.fetch_add(failed, std::memory_order_relaxed);
+            state_->failure_count.fetch_add(failed, std::memory_order_relaxed);
         }
         const bool reopened = done.before.phase() == Phase::half_open && done.opened() &&
                               (failed != 0 || done.event == Event::probe_lost);
         if (reopened && (!asked.is_asked() || asked.is_backoff)) {
             // relaxed: as above
-            step_.fetch_add(1, std::memory_order_relaxed);
+            state_->step.fetch_add(1, std::memory_order_relaxed);
         }
     }
 
-    static constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::min() / 2;
+    // Beyond it no wait grows any more: each is clipped.
+    static constexpr std::uint64_t kMostSteps = 1'000'000;
 
-    // A line of its own: nothing else that is ever written may share it with the callers' loads.
-    alignas(kCacheLineBytes) std::atomic<std::uint64_t> word_{0};
-    alignas(kCacheLineBytes) std::atomic<std::uint64_t> failure_count_{0};
-    std::atomic<std::uint32_t> step_{0};
-    std::atomic<std::uint64_t> generation_hint_{0};
-    std::atomic<std::int64_t> last_incident_ns_{kNever};
-    std::atomic<std::uint64_t> in_flight_{0};
+    std::unique_ptr<Own> own_;  // null where the memory is somebody else's
+    BreakerState* state_;
     Statistics statistics_;
+    const std::atomic<std::uint64_t>* claim_;  // null where the memory is this process's own
     Draws draws_;
 };
 

@@ -29,6 +29,7 @@ struct BreakerConfig {
     // Failures within it after a counted one belong to the same incident; 0: each counts.
     std::int64_t lump_interval_ns = 0;
     double enforce = 1.0;           // the share of the rules' rejections that are enforced
+    double enforce_by_auto = 1.0;   // what it is again when shadow ends
     bool has_active_probe = false;  // somebody else probes, looking every so often
     std::int64_t monitor_interval_ns = kNsPerSecond;
     std::uint64_t max_in_flight = 0;  // calls that may run at once before it opens; 0: no limit

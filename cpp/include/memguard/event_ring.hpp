@@ -1,8 +1,9 @@
-// EventRing keeps the newest transitions of all breakers until somebody reads them.
+// EventRing keeps the newest transitions of all breakers until somebody reads them. It may lie in
+// memory that processes share: all zeros is an empty ring, and any content is safe to read.
 //
-// push(): lock-free, any thread. An event whose slot is still being written by somebody else, which
-//         takes a whole turn of the ring during one push, is given up and shows as lost.
-// read(): one thread at a time; in the order of the pushes; leaves out what was overtaken.
+// push(): lock-free, any thread. A slot that is still being written by somebody who is a whole turn
+//         behind, or was killed, is taken over: his event is lost, and is never told half.
+// read(): any thread; in the order of the pushes; leaves out what was overtaken.
 // pushed(), capacity(): any thread.
 #pragma once
 
@@ -24,14 +25,18 @@ struct BreakerEvent {
     std::uint64_t generation = 0;  // after the transition, widened to 64 bits
     std::int64_t at_ns = 0;        // of the breaker's clock
     std::int64_t wall_ns = 0;      // since 1970-01-01 UTC
-    std::uint64_t what = 0;        // from, to, reason and is_shadow: a byte each
+    std::uint64_t what = 0;        // from, to, reason, is_shadow: a byte each; pid: the upper half
 
     // `is_shadow`: the rules were not enforced.
     [[nodiscard]] static constexpr std::uint64_t pack(Phase from, Phase to, Event reason,
-                                                      bool is_shadow = false) noexcept {
+                                                      bool is_shadow = false,
+                                                      std::uint32_t pid = 0) noexcept {
         return static_cast<std::uint64_t>(from) | static_cast<std::uint64_t>(to) << 8 |
                static_cast<std::uint64_t>(reason) << 16 |
-               static_cast<std::uint64_t>(is_shadow) << 24;
+               static_cast<std::uint64_t>(is_shadow) << 24 | static_cast<std::uint64_t>(pid) << 32;
+    }
+    [[nodiscard]] constexpr std::uint32_t pid() const noexcept {
+        return static_cast<std::uint32_t>(what >> 32);
     }
     [[nodiscard]] constexpr Phase from() const noexcept { return static_cast<Phase>(what & 255); }
     [[nodiscard]] constexpr Phase to() const noexcept {
@@ -51,29 +56,33 @@ class EventRing {
   public:
     static constexpr std::size_t capacity() noexcept { return N; }
 
-    // False if the event was given up.
+    // False if the event was given up: others are a whole turn ahead already.
     bool push(const BreakerEvent& event) noexcept {
         // relaxed: the position is a number; what is written under it is published by `sequence`
         const std::uint64_t position = head_.fetch_add(1, std::memory_order_relaxed);
         Slot& slot = slots_[position & (N - 1)];
+        const std::uint64_t writing = written(position) - 1;
         // relaxed: only compared; the compare_exchange below decides
         std::uint64_t seen = slot.sequence.load(std::memory_order_relaxed);
-        const bool busy = seen % 2 != 0 || seen > written(position);
-        // acquire: the words below may not be stored before the slot is ours; pairs with the
-        // release store at the end of an earlier push
-        if (busy || !slot.sequence.compare_exchange_strong(seen, written(position) - 1,
-                                                           std::memory_order_acquire,
-                                                           std::memory_order_relaxed)) {
-            return false;
-        }
+        do {
+            if (seen >= writing) {
+                return false;
+            }
+            // acquire: the words below may not be stored before the slot is ours; pairs with the
+            // release half of the compare_exchange at the end of an earlier push
+        } while (!slot.sequence.compare_exchange_weak(seen, writing, std::memory_order_acquire,
+                                                      std::memory_order_relaxed));
         const auto words = std::bit_cast<Words>(event);
         for (std::size_t i = 0; i < words.size(); ++i) {
             // pairs with: acquire load of the word in read()
             slot.words[i].store(words[i], std::memory_order_release);
         }
+        // pairs with: acquire load of the check in read()
+        slot.check.store(check_of(words, written(position)), std::memory_order_release);
+        std::uint64_t mine = writing;
         // pairs with: acquire load of the sequence in read()
-        slot.sequence.store(written(position), std::memory_order_release);
-        return true;
+        return slot.sequence.compare_exchange_strong(
+            mine, written(position), std::memory_order_release, std::memory_order_relaxed);
     }
 
     struct Read {
@@ -107,10 +116,13 @@ class EventRing {
                 // pairs with: release store of the word in push()
                 words[i] = slot.words[i].load(std::memory_order_acquire);
             }
+            // pairs with: release store of the check in push()
+            const std::uint64_t check = slot.check.load(std::memory_order_acquire);
             // relaxed: ordered after the acquire loads above; a word of a later push brings that
-            // push's sequence with it
+            // push's sequence with it, and one of an earlier push does not fit the check
             const std::uint64_t after = slot.sequence.load(std::memory_order_relaxed);
-            if (before != written(done.next) || after != before) {
+            if (before != written(done.next) || after != before ||
+                check != check_of(words, before)) {
                 ++done.lost;
                 continue;
             }
@@ -128,10 +140,22 @@ class EventRing {
   private:
     using Words = std::array<std::uint64_t, sizeof(BreakerEvent) / sizeof(std::uint64_t)>;
 
-    struct Slot {
+    struct alignas(64) Slot {
         std::atomic<std::uint64_t> sequence{0};
         std::array<std::atomic<std::uint64_t>, std::tuple_size_v<Words>> words{};
+        std::atomic<std::uint64_t> check{0};
     };
+
+    // Of an event and its place. The finaliser of SplitMix64, word by word.
+    [[nodiscard]] static constexpr std::uint64_t check_of(const Words& words,
+                                                          std::uint64_t sequence) noexcept {
+        std::uint64_t check = sequence;
+        for (const std::uint64_t word : words) {
+            check = (check ^ word) * 0xBF58476D1CE4E5B9ULL;
+            check ^= check >> 29;
+        }
+        return check;
+    }
 
     // The sequence of a slot that holds the event of this position; one less while it is written.
     [[nodiscard]] static constexpr std::uint64_t written(std::uint64_t position) noexcept {

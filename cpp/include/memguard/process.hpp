@@ -6,6 +6,9 @@
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>  // pthread_atfork
+#include <unistd.h>   // getpid
+#elif defined(_WIN32)
+#include <process.h>  // _getpid
 #endif
 
 namespace memguard {
@@ -27,6 +30,14 @@ inline std::atomic<std::uint64_t> forks{0};
 #endif
     // relaxed: changes only where there is no second thread
     return detail::forks.load(std::memory_order_relaxed);
+}
+
+[[nodiscard]] inline std::uint32_t current_pid() noexcept {
+#if defined(_WIN32)
+    return static_cast<std::uint32_t>(::_getpid());
+#else
+    return static_cast<std::uint32_t>(::getpid());
+#endif
 }
 
 }  // namespace memguard

@@ -29,6 +29,13 @@ struct RingRange {
     std::size_t count = 0;
 };
 
+// What a ring keeps beside its values. Both are written by every push and by nobody else: one line
+// for them, and nothing beside them.
+struct alignas(kCacheLineBytes) RingMarks {
+    std::atomic<std::uint64_t> reserved{0};  // pushes begun
+    std::atomic<std::uint64_t> head{0};      // pushes done
+};
+
 template <class T>
 class HistoryRing {
     static_assert(std::is_trivially_copyable_v<T>, "values are copied word by word");
@@ -36,39 +43,45 @@ class HistoryRing {
     static_assert(std::atomic<std::uint64_t>::is_always_lock_free, "the writer must be wait-free");
 
   public:
+    static constexpr std::size_t kWords = sizeof(T) / sizeof(std::uint64_t);
+
     // Keeps the newest `capacity` >= 1 values. The storage is rounded up to a power of two so that
     // an index is a mask; it is taken here, once.
     explicit HistoryRing(std::size_t capacity)
-        : capacity_(capacity), mask_(std::bit_ceil(capacity) - 1),
-          words_(std::make_unique<std::atomic<std::uint64_t>[]>((mask_ + 1) * kWords)) {
+        : HistoryRing(capacity, std::make_unique<Own>(std::bit_ceil(capacity) * kWords)) {
         assert(capacity >= 1);
     }
+
+    // In memory that outlives it, where a predecessor's values may be: `words` are capacity *
+    // kWords, the capacity a power of two.
+    HistoryRing(std::size_t capacity, RingMarks& marks, std::atomic<std::uint64_t>* words) noexcept
+        : capacity_(capacity), mask_(std::bit_ceil(capacity) - 1), marks_(&marks), words_(words) {}
 
     HistoryRing(const HistoryRing&) = delete;
     HistoryRing& operator=(const HistoryRing&) = delete;
 
     void push(const T& value) noexcept {
-        // relaxed: only the writer stores head_
-        const std::uint64_t head = head_.load(std::memory_order_relaxed);
+        // relaxed: only the writer stores it
+        const std::uint64_t head = marks_->head.load(std::memory_order_relaxed);
         // relaxed: made visible by the release stores of the words below; a reader that sees one of
         // those words with its acquire load also sees this
-        reserved_.store(head + 1, std::memory_order_relaxed);
+        marks_->reserved.store(head + 1, std::memory_order_relaxed);
         const auto words = std::bit_cast<std::array<std::uint64_t, kWords>>(value);
         std::atomic<std::uint64_t>* slot = &words_[(head & mask_) * kWords];
         for (std::size_t i = 0; i < kWords; ++i) {
             // pairs with: acquire load of the word in copy()
             slot[i].store(words[i], std::memory_order_release);
         }
-        // pairs with: acquire loads of head_ in snapshot() and pushed()
-        head_.store(head + 1, std::memory_order_release);
+        // pairs with: acquire loads of the head in snapshot() and pushed()
+        marks_->head.store(head + 1, std::memory_order_release);
     }
 
     // Copies the newest values, at most `limit` of them and at most the capacity, to `out`, oldest
     // first. What the writer overwrites during the copy is left out: the oldest ones.
     [[nodiscard]] RingRange snapshot(T* out, std::size_t limit) const noexcept {
-        // pairs with: release store of head_ in push(): the words of every value before it are
+        // pairs with: release store of the head in push(): the words of every value before it are
         // there
-        const std::uint64_t head = head_.load(std::memory_order_acquire);
+        const std::uint64_t head = marks_->head.load(std::memory_order_acquire);
         const std::uint64_t count = std::min<std::uint64_t>({head, capacity_, limit});
         const std::uint64_t first = head - count;
         // Two runs without a wrap: no mask in the inner loop.
@@ -76,8 +89,8 @@ class HistoryRing {
         copy(out, &words_[(first & mask_) * kWords], until_wrap);
         copy(out + until_wrap, &words_[0], count - until_wrap);
         // relaxed: ordered after the acquire loads of copy(). A word of push number n, if one was
-        // read, brought reserved_ >= n + 1 with it, so every value that is torn is recognised.
-        const std::uint64_t reserved = reserved_.load(std::memory_order_relaxed);
+        // read, brought reserved >= n + 1 with it, so every value that is torn is recognised.
+        const std::uint64_t reserved = marks_->reserved.load(std::memory_order_relaxed);
         const std::uint64_t oldest_intact = reserved > mask_ + 1 ? reserved - (mask_ + 1) : 0;
         if (oldest_intact <= first) {
             return {head, static_cast<std::size_t>(count)};
@@ -89,14 +102,25 @@ class HistoryRing {
 
     // How many values were ever pushed.
     [[nodiscard]] std::uint64_t pushed() const noexcept {
-        // pairs with: release store of head_ in push()
-        return head_.load(std::memory_order_acquire);
+        // pairs with: release store of the head in push()
+        return marks_->head.load(std::memory_order_acquire);
     }
 
     [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }
 
   private:
-    static constexpr std::size_t kWords = sizeof(T) / sizeof(std::uint64_t);
+    struct Own {
+        explicit Own(std::size_t count)
+            : words(std::make_unique<std::atomic<std::uint64_t>[]>(count)) {}
+
+        RingMarks marks;
+        const std::unique_ptr<std::atomic<std::uint64_t>[]> words;
+    };
+
+    HistoryRing(std::size_t capacity, std::unique_ptr<Own> own)
+        : HistoryRing(capacity, own->marks, own->words.get()) {
+        own_ = std::move(own);
+    }
 
     static void copy(T* out, const std::atomic<std::uint64_t>* words,
                      std::uint64_t count) noexcept {
@@ -117,11 +141,9 @@ class HistoryRing {
 
     const std::uint64_t capacity_;
     const std::uint64_t mask_;
-    const std::unique_ptr<std::atomic<std::uint64_t>[]> words_;
-    // Both are written by every push and by nobody else: one line for them, and nothing beside
-    // them.
-    alignas(kCacheLineBytes) std::atomic<std::uint64_t> reserved_{0};  // pushes begun
-    std::atomic<std::uint64_t> head_{0};                               // pushes done
+    std::unique_ptr<Own> own_;  // null where the memory is somebody else's
+    RingMarks* const marks_;
+    std::atomic<std::uint64_t>* const words_;
 };
 
 }  // namespace memguard

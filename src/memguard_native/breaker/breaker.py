@@ -8,17 +8,19 @@ guarded function runs. Time is the monotonic clock, read natively, or a `ManualC
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from contextvars import ContextVar
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 from memguard_native import _core
-from memguard_native.breaker import events, probing, registry, trip_rules
+from memguard_native.breaker import events, host, probing, registry, trip_rules
 from memguard_native.breaker.config import BreakerConfig, Ignorable, check_period
 from memguard_native.breaker.forms import (
     check_callable,
@@ -29,11 +31,13 @@ from memguard_native.breaker.forms import (
 from memguard_native.breaker.policy import policy_of
 from memguard_native.breaker.snapshot import BreakerSnapshot
 from memguard_native.breaker.trip_rules import Asked, Rule
-from memguard_native.errors import ConfigError
+from memguard_native.errors import ConfigError, SegmentUnavailableError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Clock = _core.ManualClock | Literal["monotonic", "boottime"]
+
+logger = logging.getLogger("memguard_native.breaker")
 
 _MAX_REASON = 160
 
@@ -121,14 +125,20 @@ class CircuitBreaker:
         on_event: told every `BreakerEvent` of this breaker, on the event thread.
         inline_events: tell `on_event` on the thread that made the transition, before the call goes
             on. For tests and for what must not be late; a slow listener then delays that call.
-        clock: "monotonic"; "boottime", which goes on while the machine is suspended; or a
-            `ManualClock`, for tests.
+        clock: "monotonic"; "boottime", which goes on while the machine is suspended, in scope
+            "local" alone; or a `ManualClock`, for tests.
+        scope: "local": this process's own. "host": one for all processes of this user that name
+            it so, in memory that outlives them: state, windows, counters and the numbers among the
+            rules, of which the newest given count. Functions stay each process's own. On systems
+            without that, or without room for it, it is local, and a warning says why.
+        namespace: what such processes have in common; default `MEMGUARD_NAMESPACE` or "default".
 
     The user's functions run off the healthy path, may use any breaker, and cannot disturb a call:
     what they raise is counted and logged once.
 
     Raises:
         ConfigError: an argument is of the wrong type or out of its range.
+        SegmentError: the shared file is somebody else's, or open to others.
     """
 
     def __init__(
@@ -168,6 +178,8 @@ class CircuitBreaker:
         on_event: events.Listener | None = None,
         inline_events: bool = False,
         clock: Clock = "monotonic",
+        scope: str = "local",
+        namespace: str | None = None,
     ) -> None:
         config = BreakerConfig(
             name=name,
@@ -203,25 +215,51 @@ class CircuitBreaker:
             enforce=enforce,
             on_event=on_event,
             inline_events=inline_events,
+            scope=scope,
+            namespace=namespace,
         )
         manual = clock if isinstance(clock, _core.ManualClock) else None
         if manual is None and clock not in ("monotonic", "boottime"):
             raise ConfigError("clock", clock, "must be 'monotonic', 'boottime' or a ManualClock")
-        policy = policy_of(config)
+        if scope != "local" and clock == "boottime":
+            allowed = "must be 'monotonic' or a ManualClock in scope 'host'"
+            raise ConfigError("clock", clock, allowed)
         self._config = config
-        self._policies = [(config, policy)]  # each once, as the core keeps them all
-        self._enforce_after_shadow: float | None = None
+        self._enforce_by_auto = config.enforce
+        self._place = _place_of(config)
+        self._version = 0  # of the rules that all processes share, as `_config` has them
+        policy = policy_of(config)
+        self._policies = [(config, config.enforce, policy)]  # each once: the core keeps them all
         self._core = _core.Breaker(
             name=name,
             policy=policy,
             clock=manual,
             counts_suspended_time=clock == "boottime",
             events=events.queue,
+            **({} if self._place is None else self._place.arguments()),
         )
         events.register(self, self._core, name)
+        if self._place is not None:
+            host.watch(self, self._place)
+            self._join(self._place)
         self._follow_config()
         _living.add(self)
         registry.add(self)
+
+    def _join(self, place: host.Place) -> None:
+        """Have the numbers of these rules apply in all processes: the newest count."""
+        with place.segment.locked():
+            before = self._core.publish()
+        self._version = self._core.followed
+        if before is not None:
+            now = self._core.rules()
+            changes = ", ".join(
+                f"{name} {before[name]!r} -> {now[name]!r}"
+                for name in now
+                if before[name] != now[name]
+            )
+            logger.info("circuit %r has other rules in all processes: %s", self.name, changes)
+            self._core.announce_other_rules()
 
     @classmethod
     def from_config(cls, config: BreakerConfig, *, clock: Clock = "monotonic") -> CircuitBreaker:
@@ -236,11 +274,18 @@ class CircuitBreaker:
     @property
     def config(self) -> BreakerConfig:
         """The rules that calls go by which begin now."""
+        self._follow()
         return self._config
+
+    @property
+    def scope(self) -> str:
+        """ "local" or "host"; what it is, where the one asked for is not to be had."""
+        return "local" if self._place is None else "host"
 
     @property
     def state(self) -> State:
         """The state that a call would meet now. Reading it never uses up the probe."""
+        self._follow()
         return State(self._core.state())
 
     @property
@@ -251,10 +296,12 @@ class CircuitBreaker:
     @property
     def retry_after(self) -> float:
         """Seconds until a call may be admitted; 0.0 if one may now."""
+        self._follow()
         return self._core.retry_after()
 
     def snapshot(self) -> BreakerSnapshot:
         """Everything that is known now: state, counters, the newest opening."""
+        self._follow()
         return BreakerSnapshot.of(self.name, self._core.snapshot())
 
     # --- guarding ------------------------------------------------------------------------------
@@ -374,50 +421,83 @@ class CircuitBreaker:
 
     def shadow(self) -> None:
         """Reject nothing from now on, and tell what the rules would have done: `enforce=0`."""
-        if self._config.enforce > 0:
-            before = self._config.enforce
-            self.configure(enforce=0.0)
-            self._enforce_after_shadow = before
+        enforce = self.config.enforce
+        if enforce > 0:
+            self._configure({"enforce": 0.0}, enforce_by_auto=enforce)
 
     def auto(self) -> None:
         """End what `force_open()`, `disable()` or `shadow()` began; else nothing happens."""
-        if self._enforce_after_shadow is not None:
-            self.configure(enforce=self._enforce_after_shadow)
+        if self.config.enforce != self._enforce_by_auto:
+            self.configure(enforce=self._enforce_by_auto)
         self._core.release()
 
     def configure(self, **changes: Any) -> None:
         """Change rules while calls run: arguments of `CircuitBreaker`, all of them or none.
 
         Calls that begin afterwards go by the new rules, those in flight go on by theirs. The state
-        and the count of failures stay; windows stay where their lengths do.
+        and the count of failures stay; windows stay where their lengths do. In scope "host" the
+        numbers apply in all processes.
 
-        Raises ConfigError: a value is not allowed, or it cannot change: `name`, and `call_timeout`
-        of a breaker that was made without one.
+        Raises ConfigError: a value is not allowed, or it cannot change: `name`, `scope`,
+        `namespace`, and `call_timeout` of a breaker that was made without one.
+        SegmentUnavailableError: another process holds the shared file's lock.
         """
-        with _configuring:
-            config = self._config.replace(**changes)
-            if config.is_same_as(self._config):
+        self._configure(changes)
+
+    def _configure(self, changes: dict[str, Any], enforce_by_auto: float | None = None) -> None:
+        with _configuring, nullcontext() if self._place is None else self._place.segment.locked():
+            config = self.config.replace(**changes)
+            by_auto = config.enforce if "enforce" in changes else self._enforce_by_auto
+            if enforce_by_auto is not None:
+                by_auto = enforce_by_auto
+            if config.is_same_as(self._config) and by_auto == self._enforce_by_auto:
                 return
-            if config.name != self.name:
-                raise ConfigError("name", config.name, f"cannot change, it stays {self.name!r}")
-            if self._config.call_timeout is None and config.call_timeout is not None:
-                allowed = "cannot be set later: give the breaker one when it is made"
-                raise ConfigError("call_timeout", config.call_timeout, allowed)
-            policy = next((had for rules, had in self._policies if rules.is_same_as(config)), None)
-            if policy is None:
-                policy = policy_of(config)
-                self._policies.append((config, policy))
-            self._core.adopt(policy)
-            self._config = config
-            if "enforce" in changes:
-                self._enforce_after_shadow = None
+            self._check_change(config)
+            self._core.adopt(self._policy_for(config, by_auto))
+            self._config, self._enforce_by_auto = config, by_auto
+            if self._place is not None:
+                self._core.publish()
+                self._version = self._core.followed
             self._follow_config()
         self._core.announce_other_rules()
+
+    def _check_change(self, config: BreakerConfig) -> None:
+        for name in ("name", "scope", "namespace"):
+            before, now = getattr(self._config, name), getattr(config, name)
+            if now != before:
+                raise ConfigError(name, now, f"cannot change, it stays {before!r}")
+        if self._config.call_timeout is None and config.call_timeout is not None:
+            allowed = "cannot be set later: give the breaker one when it is made"
+            raise ConfigError("call_timeout", config.call_timeout, allowed)
+
+    def _policy_for(self, config: BreakerConfig, enforce_by_auto: float) -> _core.Policy:
+        for rules, by_auto, had in self._policies:
+            if rules.is_same_as(config) and by_auto == enforce_by_auto:
+                return had
+        policy = policy_of(config, enforce_by_auto)
+        self._policies.append((config, enforce_by_auto, policy))
+        return policy
+
+    def _follow(self) -> None:
+        """See to it that `config` is what the core goes by: other processes may have published."""
+        if self._place is None:
+            return
+        self._core.follow()
+        version = self._core.followed
+        if version == self._version:
+            return
+        numbers = self._core.rules()
+        self._enforce_by_auto = numbers.pop("enforce_by_auto")
+        self._config = self._config.replace(**numbers)
+        self._version = version
+        self._follow_config()
 
     def _follow_config(self) -> None:
         config = self._config
         listener = None if config.inline_events else config.on_event
         self._listening = events.listen(self._core.id, listener)
+        if listener is not None and self._place is not None:
+            events.start_thread()  # what happens in other processes wakes nobody here
         if config.probe is not None:
             probing.watch(self, self._core)
 
@@ -446,6 +526,21 @@ def _checked_reason(reason: str | None) -> str | None:
 
 async def _call_and_await(function: Callable[..., Awaitable[R]], *args: Any, **kwargs: Any) -> R:
     return await function(*args, **kwargs)
+
+
+def _place_of(config: BreakerConfig) -> host.Place | None:
+    if config.scope == "local":
+        return None
+    try:
+        return host.place_of(config.name, config.namespace)
+    except SegmentUnavailableError as error:
+        if str(error) not in _warned:  # once, and not for each breaker
+            _warned.add(str(error))
+            logger.warning("circuit %r is local to this process: %s", config.name, error)
+        return None
+
+
+_warned: set[str] = set()
 
 
 def _restore(config: BreakerConfig) -> CircuitBreaker:

@@ -26,6 +26,8 @@ _MAX_PROBE_TIMEOUT = 64_800.0
 _LEAST_MAX_RESET_TIMEOUT = 300.0
 _PROBE_EXPIRIES = ("retry", "failure")
 _JITTER_MODES = ("spread", "full", "equal")
+_SCOPES = ("local", "host")
+_MAX_SHARED_BAD_CALLS = 128
 _CALLABLES = ("probe", "backoff", "reopen_after", "failure_if", "failure_if_result", "on_event")
 
 
@@ -72,6 +74,8 @@ class BreakerConfig:
     enforce: float = 1.0
     on_event: Callable[[Any], object] | None = None
     inline_events: bool = False
+    scope: str = "local"
+    namespace: str | None = None
     completed: frozenset[str] = field(default=frozenset(), init=False, repr=False, compare=False)
     """The arguments that were not given, and follow the others."""
 
@@ -86,6 +90,7 @@ class BreakerConfig:
         self._check_rates()
         _check_choice("probe_expiry", self.probe_expiry, _PROBE_EXPIRIES)
         _check_choice("jitter_mode", self.jitter_mode, _JITTER_MODES)
+        self._check_scope()
         if not is_finite_number(self.backoff_factor) or self.backoff_factor < 1:
             raise ConfigError("backoff_factor", self.backoff_factor, "must be a number >= 1")
         for name in ("jitter", "enforce"):
@@ -120,6 +125,17 @@ class BreakerConfig:
         if self.time_window is not None:
             _check_seconds("time_window", self.time_window, 1.0, _MAX_TIME_WINDOW)
         _check_count("minimum_calls", self.minimum_calls, self.count_window)
+
+    def _check_scope(self) -> None:
+        _check_choice("scope", self.scope, _SCOPES)
+        if self.namespace is not None and not isinstance(self.namespace, str):
+            raise ConfigError("namespace", self.namespace, "must be a text or None")
+        if self.scope == "local":
+            return
+        for rate in (self.failure_rate, self.slow_rate):
+            if rate is not None and rate * self.count_window > _MAX_SHARED_BAD_CALLS:
+                allowed = f"must be at most {_MAX_SHARED_BAD_CALLS} / rate in scope 'host'"
+                raise ConfigError("count_window", self.count_window, allowed)
 
     def _complete(self) -> None:
         complete = object.__setattr__  # frozen for everybody else

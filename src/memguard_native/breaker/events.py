@@ -59,7 +59,8 @@ class BreakerEvent:
     is_shadow: bool = False
     """Whether rejections are not enforced: no call was or will be rejected because of this."""
     origin: str = "local"
-    """"manual" where a person or program did it by hand, "local" where the rules did."""
+    """"manual" where a person or program did it by hand, "local" where the rules did, "host" where
+    they did in another process."""
     detail: str | None = None
     """What a rule of the user's said, or the reason given by hand."""
     rejections: int = 0
@@ -118,7 +119,7 @@ def subscribe(listener: Listener) -> Callable[[], None]:
 class _LogEvents:
     """Logs transitions: to open at WARNING, others at INFO, at most one a second and breaker.
 
-    Summaries are not logged.
+    Summaries are not logged, nor is what happened in another process: it logs it itself.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -126,7 +127,7 @@ class _LogEvents:
         self._last: dict[tuple[str, bool], tuple[float, int]] = {}
 
     def __call__(self, event: BreakerEvent) -> None:
-        if event.reason == "summary":
+        if event.reason == "summary" or event.pid != os.getpid():
             return
         now = self._clock()
         # Other rules are no transition, and hide none.
@@ -193,18 +194,34 @@ def listen(breaker_id: int, listener: Listener | None) -> Subscription | None:
 
 def as_event(told: tuple[Any, ...]) -> BreakerEvent:
     """The event that the core tells as a tuple."""
-    breaker_id, generation, at_ns, wall_ns, from_state, to_state, reason, is_shadow, detail = told
+    breaker_id, *happened = told
+    return _event_of(_names.get(breaker_id, "unknown"), *happened)
+
+
+def _event_of(
+    name: str,
+    generation: int,
+    at_ns: int,
+    wall_ns: int,
+    from_state: str,
+    to_state: str,
+    reason: str,
+    is_shadow: bool,
+    pid: int,
+    detail: str | None,
+) -> BreakerEvent:
+    origin = "local" if pid == os.getpid() else "host"
     return BreakerEvent(
-        breaker=_names.get(breaker_id, "unknown"),
+        breaker=name,
         from_state=from_state,
         to_state=to_state,
         reason=reason,
         generation=generation,
         at_ns=at_ns,
         wall_time=wall_ns / 1e9,
-        pid=os.getpid(),
+        pid=pid,
         is_shadow=is_shadow,
-        origin="manual" if reason in ("manual", "reset", "reconfigured") else "local",
+        origin="manual" if reason in ("manual", "reset", "reconfigured") else origin,
         detail=detail,
     )
 
@@ -288,6 +305,27 @@ def _tell(breaker_id: int, event: BreakerEvent) -> None:
         subscription(event)
 
 
+def tell_shared(name: str, breaker_ids: list[int], told: tuple[Any, ...]) -> None:
+    """Tell what happened to a breaker that processes share, here one of these numbers or none."""
+    event = _event_of(name, *told[1:])
+    own = [one for breaker_id in breaker_ids if (one := _own.get(breaker_id)) is not None]
+    for subscription in (*_subscriptions, *own):
+        subscription(event)
+
+
+_Read = tuple[list[tuple[Any, ...]], int, int, bool]
+
+
+@dataclass(eq=False, slots=True)
+class _Source:
+    """A ring of events of the core, and how far it was read."""
+
+    read: Callable[..., _Read]
+    pushed: Callable[[], int]
+    tell: Callable[[tuple[Any, ...]], None]
+    next: int = 0
+
+
 class _Deliverer:
     """Reads the core's ring and calls the listeners, on a thread that starts when it is needed."""
 
@@ -297,13 +335,18 @@ class _Deliverer:
         self._thread: threading.Thread | None = None
         self._tasks: list[Task] = []
         self._stopping = False
-        self._next = 0
         self.lost = 0
         self.queue = _core.EventQueue(self.wake)
+        own = _Source(self.queue.read, self.queue.pushed, lambda one: _tell(one[0], as_event(one)))
+        self._sources: tuple[_Source, ...] = (own,)  # replaced, never changed
 
     def wake(self) -> None:
         """Called by the core when there is something to read: on the path of a call, so brief."""
         self._asked.put(None)
+        self.start()
+
+    def start(self) -> None:
+        """Have the thread run, if it does not."""
         if self._thread is None and not self._stopping:
             thread = threading.Thread(target=self._run, name="memguard-events", daemon=True)
             self._thread = thread
@@ -341,7 +384,8 @@ class _Deliverer:
         self._asked = SimpleQueue()
         self._forgotten = SimpleQueue()
         self._thread = None
-        self._next = self.queue.pushed()
+        for source in self._sources:
+            source.next = source.pushed()
         self.queue.arm()
 
     def _run(self) -> None:
@@ -354,6 +398,15 @@ class _Deliverer:
             if asked is not None:
                 asked.set()
         self._deliver()
+
+    def add_source(
+        self,
+        read: Callable[..., _Read],
+        pushed: Callable[[], int],
+        tell: Callable[[tuple[Any, ...]], None],
+    ) -> None:
+        """Read another ring as well, from now on: see `_Source`."""
+        self._sources = (*self._sources, _Source(read, pushed, tell, pushed()))
 
     def add_task(self, task: Task) -> None:
         """Have the thread call `task` whenever it wakes, and after the seconds that it returns."""
@@ -379,12 +432,18 @@ class _Deliverer:
 
     def _deliver(self) -> None:
         forgotten = [self._forgotten.get() for _ in range(self._forgotten.qsize())]
+        for source in self._sources:
+            self._deliver_from(source)
+        for breaker_id in forgotten:
+            _names.pop(breaker_id, None)
+
+    def _deliver_from(self, source: _Source) -> None:
         skip = False
         while True:
-            told, self._next, lost, unfinished = self.queue.read(after=self._next, skip=skip)
+            told, source.next, lost, unfinished = source.read(after=source.next, skip=skip)
             self.lost += lost
             for one in in_order(told):
-                _tell(one[0], as_event(one))
+                source.tell(one)
             if not told and not unfinished:
                 break
             if unfinished and skip:
@@ -394,13 +453,13 @@ class _Deliverer:
             if unfinished and not told:
                 time.sleep(0.001)
             skip = unfinished and not told
-        for breaker_id in forgotten:
-            _names.pop(breaker_id, None)
 
 
 _deliverer = _Deliverer()
 queue = _deliverer.queue
 add_task = _deliverer.add_task
+add_source = _deliverer.add_source
+start_thread = _deliverer.start
 add_task(Summaries())
 
 

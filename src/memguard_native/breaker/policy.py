@@ -9,7 +9,7 @@ from memguard_native.breaker import outcome
 from memguard_native.breaker.config import BreakerConfig
 
 
-def policy_of(config: BreakerConfig) -> _core.Policy:
+def policy_of(config: BreakerConfig, enforce_by_auto: float | None = None) -> _core.Policy:
     """What the core goes by: numbers as they are, the user's functions so that none of them raises.
 
     A breaker adopts it; another breaker needs another.
@@ -27,6 +27,7 @@ def policy_of(config: BreakerConfig) -> _core.Policy:
         jitter_mode=config.jitter_mode,
         lump_interval=config.lump_interval,
         enforce=config.enforce,
+        enforce_by_auto=config.enforce if enforce_by_auto is None else enforce_by_auto,
         has_active_probe=config.probe is not None,
         monitor_interval=config.monitor_interval,
         max_in_flight=outcome.max_in_flight(config),

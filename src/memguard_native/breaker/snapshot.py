@@ -16,6 +16,8 @@ class BreakerSnapshot:
     """
 
     name: str
+    scope: str
+    """"local" or "host": whose calls these are."""
     state: str
     would_be: str
     """The state by the rules: another than `state` in shadow alone."""

@@ -243,7 +243,7 @@ def test_transitions_are_logged_at_most_once_a_second(caplog):
             generation=1,
             at_ns=0,
             wall_time=0.0,
-            pid=1,
+            pid=os.getpid(),
         )
 
     with caplog.at_level(logging.INFO, "memguard_native.breaker"):
@@ -274,7 +274,7 @@ def test_the_log_forgets_breakers_that_come_and_go():
                 generation=1,
                 at_ns=0,
                 wall_time=0.0,
-                pid=1,
+                pid=os.getpid(),
             )
         )
     assert len(log._last) <= 1001
@@ -351,13 +351,14 @@ def test_an_event_thread_that_could_not_start_is_tried_again(monkeypatch):
     assert len(started) == 2
 
 
-def test_an_opening_is_logged_whatever_was_logged_just_before(caplog, clock):
-    breaker = CircuitBreaker("logged at once", clock=clock)
+def test_an_opening_is_logged_whatever_was_logged_just_before(caplog, clock, any_scope):
+    name = f"logged at once {any_scope}"  # the log tells one change a second and name
+    breaker = CircuitBreaker(name, clock=clock)
     with caplog.at_level(logging.INFO, "memguard_native.breaker"):
         breaker.configure(failure_threshold=3)
         breaker.trip()
         assert events.flush()
-    lines = [one.getMessage() for one in caplog.records if "logged at once" in one.getMessage()]
+    lines = [one.getMessage() for one in caplog.records if name in one.getMessage()]
     assert len(lines) == 2
 
 
@@ -445,19 +446,20 @@ def test_a_summary_is_not_logged(caplog, clock):
                 generation=1,
                 at_ns=0,
                 wall_time=0.0,
-                pid=1,
+                pid=os.getpid(),
                 rejections=5,
             )
         )
     assert caplog.records == []
 
 
-def test_the_log_says_why_and_whether_it_is_a_shadow(caplog, clock):
-    breaker = CircuitBreaker("logged shadow", clock=clock, enforce=0.0)
+def test_the_log_says_why_and_whether_it_is_a_shadow(caplog, clock, any_scope):
+    name = f"logged shadow {any_scope}"  # the log tells one change a second and name
+    breaker = CircuitBreaker(name, clock=clock, enforce=0.0)
     with caplog.at_level(logging.INFO, "memguard_native.breaker"):
         breaker.trip(reason="bad deploy")
         assert events.flush()
-    line = next(one.getMessage() for one in caplog.records if "logged shadow" in one.getMessage())
+    line = next(one.getMessage() for one in caplog.records if name in one.getMessage())
     assert line.endswith("(manual: bad deploy), in shadow: nothing is rejected")
 
 

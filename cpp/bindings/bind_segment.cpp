@@ -1,0 +1,289 @@
+// The shared segment for Python, which opens and locks the file. Nothing that is read from it is
+// trusted: texts are decoded with replacement, numbers are what they are.
+#include <pybind11/stl.h>  // std::optional
+
+#include <optional>  // std::optional
+#include <string>    // std::string
+#include <vector>    // std::vector
+
+#include "breaker.hpp"
+#include "memguard/process.hpp"
+#include "sample_tuple.hpp"
+#include "segment_handle.hpp"
+#include "snapshot.hpp"
+
+namespace py = pybind11;
+
+namespace memguard {
+namespace {
+
+py::object text_of(std::string_view bytes) {
+    auto text = py::reinterpret_steal<py::object>(
+        PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "replace"));
+    if (!text) {
+        throw py::error_already_set();
+    }
+    return text;
+}
+
+std::uint64_t value_of(const SharedWord& word) noexcept {
+    return word.load(std::memory_order_relaxed);  // relaxed: shown, and nothing else
+}
+
+Surroundings surroundings_of(const py::bytes& boot_id, std::uint64_t time_namespace,
+                             std::uint64_t pid_namespace) {
+    const std::string_view bytes = boot_id;
+    Surroundings here{{}, time_namespace, pid_namespace};
+    if (bytes.size() != sizeof here.boot_id) {
+        throw py::value_error("boot_id must be 16 bytes");
+    }
+    std::memcpy(here.boot_id.data(), bytes.data(), bytes.size());
+    return here;
+}
+
+void format(const py::object& mapped, const py::bytes& boot_id, std::uint64_t time_namespace,
+            std::uint64_t pid_namespace, std::uint64_t id) {
+    const SegmentHandle handle{mapped};
+    if (!handle.is_writable()) {
+        throw py::value_error("a read-only segment cannot be made");
+    }
+    Segment::format(&handle.segment().header(),
+                    surroundings_of(boot_id, time_namespace, pid_namespace), id, current_pid(),
+                    wall_ns());
+}
+
+std::optional<std::string> fault(const SegmentHandle& handle, const py::bytes& boot_id,
+                                 std::uint64_t time_namespace, std::uint64_t pid_namespace) {
+    switch (handle.segment().fault(surroundings_of(boot_id, time_namespace, pid_namespace))) {
+    case SegmentFault::none:
+        return std::nullopt;
+    case SegmentFault::damaged:
+        return "damaged";
+    case SegmentFault::other_boot:
+        return "other_boot";
+    case SegmentFault::other_time_namespace:
+        break;
+    }
+    return "other_time_namespace";
+}
+
+std::size_t checked_index(std::size_t index, std::size_t count) {
+    if (index >= count) {
+        throw py::index_error("no such place in the segment");
+    }
+    return index;
+}
+
+void check_writable(const SegmentHandle& handle) {
+    if (!handle.is_writable()) {
+        throw py::value_error("the segment is mapped read-only");
+    }
+}
+
+std::optional<std::size_t> index_or_none(std::size_t index) {
+    return index == Segment::kNone ? std::nullopt : std::optional{index};
+}
+
+py::dict names_of(const SegmentHandle& handle) {
+    py::dict found;
+    char name[kNameBytes];
+    for (std::size_t i = 0; i < kSharedBreakers; ++i) {
+        if (const std::size_t length = handle.segment().name(i, name); length > 0) {
+            found[py::int_(i)] = text_of({name, length});
+        }
+    }
+    return found;
+}
+
+py::object rules_of(const SegmentHandle& handle, std::size_t index) {
+    const SharedBreaker& breaker = handle.segment().breaker(checked_index(index, kSharedBreakers));
+    const SharedRules::Published found = breaker.rules.read();
+    return found.numbers ? py::object{to_dict(*found.numbers)} : py::object{py::none()};
+}
+
+// As snapshot(), without being one of the processes that use the breaker. `now`: seconds of its
+// clock; None: the monotonic clock.
+py::dict snapshot_from_outside(const SegmentHandle& handle, std::size_t index) {
+    SharedBreaker& breaker = handle.segment().breaker(checked_index(index, kSharedBreakers));
+    const SharedRules::Published found = breaker.rules.read();
+    const SharedNumbers numbers = found.numbers.value_or(SharedNumbers{});
+    const BreakerCell cell{0, handle.rows(), breaker.state, breaker.counters.data(),
+                           handle.claim()};
+    Rules rules{numbers.config, numbers.rates, nullptr};
+    rules.windows.reset(handle.new_windows(index, numbers.rates));
+    Note note;
+    SharedNotes::Buffer buffer;
+    const bool is_known = breaker.notes.read_opening(cell.widened(cell.load()), note, buffer);
+    py::dict snapshot = snapshot_of({cell, rules, monotonic_ns()},
+                                    is_known ? details_of(note) : py::object{py::none()});
+    snapshot["scope"] = "host";
+    return snapshot;
+}
+
+// The slots that somebody owns, dead or alive.
+py::list workers_of(const SegmentHandle& handle) {
+    py::list found;
+    for (std::size_t i = 0; i < kSlots; ++i) {
+        const WorkerSlot& slot = handle.segment().slot(i);
+        const ProcessOwner owner{value_of(slot.owner)};
+        if (value_of(slot.claim) == 0 && owner.is_none()) {
+            continue;  // never used
+        }
+        py::dict one;
+        one["slot"] = i;
+        one["pid"] = owner.is_none() ? py::object{py::none()} : py::object{py::int_(owner.pid())};
+        one["is_alive"] = !owner.is_none() && !handle.segment().is_dead(i);
+        one["generation"] = value_of(slot.claim);
+        // relaxed, both: shown
+        const std::int64_t beat_ns = slot.heartbeat_ns.load(std::memory_order_relaxed);
+        one["heartbeat_age"] = to_seconds(monotonic_ns() - beat_ns);
+        one["since"] = to_seconds(slot.claimed_wall_ns.load(std::memory_order_relaxed));
+        one["requests"] = value_of(slot.requests);
+        one["requests_of_generation"] = value_of(slot.requests) - value_of(slot.requests_base);
+        one["requests_in_flight"] = value_of(slot.requests_in_flight);
+        one["memory_limit_bytes"] = value_of(slot.memory_limit_bytes);
+        found.append(one);
+    }
+    return found;
+}
+
+bool push_sample(const SegmentHandle& handle, const py::tuple& fields) {
+    check_writable(handle);
+    const std::uint32_t row = handle.row();
+    if (row >= kSlots) {
+        return false;
+    }
+    const Segment& segment = handle.segment();
+    SharedSample sample;
+    sample.sample = to_sample(fields);
+    sample.owner = value_of(segment.slot(row).owner);
+    sample.claim = segment.claim_of(row);
+    segment.history(row).push(sample);
+    return true;
+}
+
+// [(sample, pid, generation)], oldest first.
+py::list history_of(const SegmentHandle& handle, std::size_t slot) {
+    const SharedHistoryRing ring = handle.segment().history(checked_index(slot, kSlots));
+    std::vector<SharedSample> samples(kHistorySamples);
+    const RingRange range = ring.snapshot(samples.data(), samples.size());
+    py::list found;
+    for (std::size_t i = 0; i < range.count; ++i) {
+        const SharedSample& one = samples[i];
+        found.append(
+            py::make_tuple(to_tuple(one.sample), ProcessOwner{one.owner}.pid(), one.claim));
+    }
+    return found;
+}
+
+// As EventQueue.read(), of the breakers of all processes: by their place in the segment.
+py::tuple read_events(const SegmentHandle& handle, std::uint64_t after, bool skip) {
+    std::array<BreakerEvent, 64> events;
+    const auto done = handle.segment().events().read(after, events.data(), events.size(), skip);
+    py::list found;
+    for (std::size_t i = 0; i < done.count; ++i) {
+        const BreakerEvent& event = events[i];
+        Note note;
+        SharedNotes::Buffer buffer;
+        const bool is_noted =
+            event.breaker_id < kSharedBreakers && event.reason() != Event::reconfigured &&
+            handle.segment().breaker(event.breaker_id).notes.read(event.generation, note, buffer);
+        const bool has_detail = is_noted && !note.detail.empty();
+        found.append(to_tuple(event, has_detail ? text_of(note.detail) : py::none()));
+    }
+    return py::make_tuple(found, done.next, done.lost, done.unfinished);
+}
+
+py::dict header_of(const SegmentHandle& handle) {
+    const SegmentHeader& header = handle.segment().header();
+    py::dict found;
+    found["version"] = value_of(header.version);
+    found["bytes"] = value_of(header.bytes);
+    found["creator"] = value_of(header.creator);
+    found["created"] = to_seconds(static_cast<std::int64_t>(value_of(header.created_wall_ns)));
+    found["is_replaced"] = value_of(header.is_replaced) != 0;
+    found["repairs"] = value_of(header.repairs);
+    return found;
+}
+
+}  // namespace
+
+void bind_segment(py::module_& m) {
+    m.attr("SEGMENT_BYTES") = Segment::kBytes;
+    m.attr("SEGMENT_VERSION") = kSegmentVersion;
+    m.attr("SEGMENT_BREAKERS") = kSharedBreakers;
+    m.attr("SEGMENT_SLOTS") = kSlots;
+
+    py::class_<SegmentHandle>(m, "Segment", "A mapped file that the processes of a host share.")
+        .def(py::init<py::object>(), py::arg("mapped"),
+             "`mapped`: a buffer of SEGMENT_BYTES, kept mapped as long as this lives.")
+        .def_static("format", &format, py::arg("mapped"), py::kw_only(), py::arg("boot_id"),
+                    py::arg("time_namespace"), py::arg("pid_namespace"), py::arg("random_id"),
+                    "Make a segment of zeros that nobody else has mapped.")
+        .def("fault", &fault, py::kw_only(), py::arg("boot_id"), py::arg("time_namespace"),
+             py::arg("pid_namespace"),
+             "Why it cannot be used here: damaged, other_boot, other_time_namespace; or None.")
+        .def_property_readonly("is_writable", &SegmentHandle::is_writable,
+                               "Whether it is mapped to be written.")
+        .def(
+            "claim_slot",
+            [](SegmentHandle& handle, std::uint64_t pid_namespace) {
+                check_writable(handle);
+                handle.claim_slot(pid_namespace);
+            },
+            py::arg("pid_namespace"),
+            "Take a slot for this process; in a forked child, another than the parent's.")
+        .def("release_slot", &SegmentHandle::release_slot, "Give the slot back.")
+        .def(
+            "forget_slot", [](SegmentHandle& handle) { handle.forget_slot(); },
+            "In a forked child: the slot is the parent's.")
+        .def_property_readonly(
+            "slot",
+            [](const SegmentHandle& handle) {
+                return index_or_none(handle.row() < kSlots ? handle.row() : Segment::kNone);
+            },
+            "The slot of this process; None: all were taken.")
+        .def("beat", &SegmentHandle::beat, "This process lives.")
+        .def(
+            "claim_breaker",
+            [](const SegmentHandle& handle, const std::string& name) {
+                check_writable(handle);
+                return index_or_none(handle.segment().claim_name(name));
+            },
+            py::arg("name"),
+            "The breaker's place, a free one at first; None: full. Under the lock.")
+        .def(
+            "find_breaker",
+            [](const SegmentHandle& handle, const std::string& name) {
+                return index_or_none(handle.segment().find(name));
+            },
+            py::arg("name"), "The breaker's place; None: there is none of this name.")
+        .def("breaker_names", &names_of, "The breakers by their place.")
+        .def("rules", &rules_of, py::arg("index"),
+             "The published numbers of a breaker's rules; None: nothing legal is there.")
+        .def("snapshot", &snapshot_from_outside, py::arg("index"),
+             "Everything that is known of a breaker now, by name.")
+        .def("workers", &workers_of, "The slots that were ever used.")
+        .def(
+            "push_sample", &push_sample, py::arg("sample"),
+            "Keep a memory sample, SAMPLE_FIELDS, in this process's history; False without a slot.")
+        .def("history", &history_of, py::arg("slot"),
+             "[(sample, pid, generation)] of a slot's owners, oldest first.")
+        .def(
+            "events_pushed",
+            [](const SegmentHandle& handle) { return handle.segment().events().pushed(); },
+            "How many events there ever were.")
+        .def("read_events", &read_events, py::kw_only(), py::arg("after"), py::arg("skip"),
+             "As EventQueue.read(); a breaker's number is its place.")
+        .def("header", &header_of, "Who made it, when, how large.")
+        .def(
+            "mark_replaced",
+            [](const SegmentHandle& handle) {
+                check_writable(handle);
+                // relaxed: a flag that is looked at once a second
+                handle.segment().header().is_replaced.store(1, std::memory_order_relaxed);
+            },
+            "A successor stands under this name: whoever has it mapped is to attach again.");
+}
+
+}  // namespace memguard

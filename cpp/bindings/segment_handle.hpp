@@ -1,0 +1,67 @@
+// A segment as this process has it mapped, and the slot that the process owns in it.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <atomic>   // std::atomic
+#include <cstdint>  // std::uint32_t
+
+#include "memguard/segment.hpp"
+
+namespace memguard {
+
+class SegmentHandle {
+  public:
+    // `mapped`: a buffer of Segment::kBytes, writable or not, whose export is held as long as this
+    // object lives: it cannot be unmapped under a breaker. Raises py::value_error.
+    explicit SegmentHandle(const pybind11::object& mapped);
+    ~SegmentHandle();
+    SegmentHandle(const SegmentHandle&) = delete;
+    SegmentHandle& operator=(const SegmentHandle&) = delete;
+
+    [[nodiscard]] const Segment& segment() const noexcept { return segment_; }
+    [[nodiscard]] bool is_writable() const noexcept { return view_.readonly == 0; }
+
+    // The counter row of this process, and by which number it owns it: others after a fork.
+    [[nodiscard]] RowChoice rows() const noexcept;
+    [[nodiscard]] const std::atomic<std::uint64_t>& claim() const noexcept { return claim_; }
+    [[nodiscard]] std::uint32_t row() const noexcept {
+        return row_.load(std::memory_order_relaxed);  // relaxed: see RowChoice::mine()
+    }
+
+    // Takes a slot for this process; in a forked child another than the parent's. `pid_namespace`:
+    // of this process; in another than the creator's it gets none, as no process number would be
+    // understood.
+    void claim_slot(std::uint64_t pid_namespace) noexcept;
+    // Gives it back.
+    void release_slot() noexcept;
+    // In a forked child the slot is the parent's.
+    void forget_slot() noexcept {
+        row_.store(kOverflowRow, std::memory_order_relaxed);  // relaxed: the child has one thread
+    }
+    // This process lives.
+    void beat() noexcept;
+
+    [[nodiscard]] Windows* new_windows(std::size_t breaker, const WindowConfig& sizes) const;
+
+  private:
+    Py_buffer view_{};
+    Segment segment_;
+    std::atomic<std::uint32_t> row_{kOverflowRow};
+    std::atomic<std::uint64_t> claim_{0};
+    ProcessOwner owner_;
+};
+
+// Where a breaker lies in a segment.
+struct SharedPlace {
+    pybind11::object segment;  // a `_core.Segment`
+    SegmentHandle* handle = nullptr;
+    std::size_t index = 0;
+
+    [[nodiscard]] bool is_shared() const noexcept { return handle != nullptr; }
+    [[nodiscard]] SharedBreaker& breaker() const noexcept {
+        return handle->segment().breaker(index);
+    }
+};
+
+}  // namespace memguard

@@ -1,0 +1,99 @@
+"""Scope "host": breakers whose word, windows and counters lie in a segment that processes share.
+
+A call of such a breaker is a call of any other: it reads the word, wherever that lies. Here is what
+is done off its path: finding the place by name, publishing rules and following those of others,
+and telling what happened in other processes, once a second on the event thread while it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from memguard_native import _core
+from memguard_native.breaker import events
+from memguard_native.errors import SegmentUnavailableError
+
+if TYPE_CHECKING:
+    from memguard_native.breaker.breaker import CircuitBreaker
+    from memguard_native.segment import Segment
+
+_LOOK_INTERVAL = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a breaker lies."""
+
+    segment: Segment
+    index: int
+
+    def arguments(self) -> dict[str, Any]:
+        """What a `_core.Breaker` is told about it."""
+        return {"segment": self.segment.core, "index": self.index}
+
+
+@dataclass(eq=False, slots=True)
+class _Watched:
+    """The breakers of this process in one segment, by their place."""
+
+    segment: Segment
+    breakers: dict[int, weakref.WeakSet[CircuitBreaker]]
+
+
+_watched: dict[str, _Watched] = {}  # by the segment's path
+
+
+def place_of(name: str, namespace: str | None) -> Place:
+    """The place of this name in the segment of the namespace; both are made where they are not.
+
+    Raises SegmentError, SegmentUnavailableError: see `segment.attach`.
+    """
+    if not sys.platform.startswith("linux"):
+        problem, cure = "shared memory is for Linux so far", "keep scope='local' on this system"
+        raise SegmentUnavailableError("scope='host'", problem, cure)
+    from memguard_native import segment as segments
+
+    segment = segments.attach(namespace)
+    with segment.locked():
+        index = segment.core.claim_breaker(name)
+    if index is None:
+        problem = f"it holds {_core.SEGMENT_BREAKERS} breakers, which is all it can"
+        cure = "put some into another namespace, or remove it with memguard doctor --clean"
+        raise SegmentUnavailableError(str(segment.path), problem, cure)
+    return Place(segment, index)
+
+
+def watch(breaker: CircuitBreaker, place: Place) -> None:
+    """Called by each new breaker of scope "host"."""
+    path = str(place.segment.path)
+    watched = _watched.get(path)
+    if watched is None:
+        watched = _watched[path] = _Watched(place.segment, {})
+        core = place.segment.core
+        events.add_source(core.read_events, core.events_pushed, lambda told: _tell(watched, told))
+    watched.breakers.setdefault(place.index, weakref.WeakSet()).add(breaker)
+
+
+def _tell(watched: _Watched, told: tuple[Any, ...]) -> None:
+    # What this process does not use, it is not told about.
+    breakers = list(watched.breakers.get(told[0], ()))
+    if breakers:
+        events.tell_shared(breakers[0].name, [one._core.id for one in breakers], told)
+
+
+def _look() -> float | None:
+    """Follow the rules of other processes, and say that this one lives."""
+    if not _watched:
+        return None
+    for watched in list(_watched.values()):
+        watched.segment.core.beat()
+        for breakers in list(watched.breakers.values()):
+            for breaker in list(breakers):
+                breaker._core.follow()
+    return _LOOK_INTERVAL
+
+
+events.add_task(_look)
