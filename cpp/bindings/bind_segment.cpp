@@ -136,7 +136,7 @@ py::list workers_of(const SegmentHandle& handle) {
         one["generation"] = value_of(slot.claim);
         // relaxed, both: shown
         const std::int64_t beat_ns = slot.heartbeat_ns.load(std::memory_order_relaxed);
-        one["heartbeat_age"] = to_seconds(monotonic_ns() - beat_ns);
+        one["heartbeat_age"] = to_seconds(difference_ns(monotonic_ns(), beat_ns));
         one["since"] = to_seconds(slot.claimed_wall_ns.load(std::memory_order_relaxed));
         one["requests"] = value_of(slot.requests);
         one["requests_of_generation"] = value_of(slot.requests) - value_of(slot.requests_base);

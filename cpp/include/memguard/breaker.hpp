@@ -58,7 +58,7 @@ struct AskedWait {
 // What a breaker is, but for its windows and counters: the same bytes in memory of its own and in
 // memory that processes share.
 struct BreakerState {
-    static constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::min() / 2;
+    static constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::min();
 
     // A line of its own: nothing else that is ever written may share it with the callers' loads.
     alignas(kCacheLineBytes) std::atomic<std::uint64_t> word{0};
@@ -362,9 +362,12 @@ class BreakerCell {
         // relaxed, both: of failures at the same moment one wins, and all others are of its
         // incident
         std::int64_t last_ns = state_->last_incident_ns.load(std::memory_order_relaxed);
-        return now_ns - last_ns < config.lump_interval_ns ||
-               !state_->last_incident_ns.compare_exchange_strong(last_ns, now_ns,
-                                                                 std::memory_order_relaxed);
+        const std::int64_t since_ns = difference_ns(now_ns, last_ns);
+        // A failure of another thread may have a later time than this one.
+        const bool is_near =
+            since_ns < config.lump_interval_ns && since_ns > -config.lump_interval_ns;
+        return is_near || !state_->last_incident_ns.compare_exchange_strong(
+                              last_ns, now_ns, std::memory_order_relaxed);
     }
 
     // Counts a call in the windows and returns the rule that is broken then. Only calls of the

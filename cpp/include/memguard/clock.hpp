@@ -23,6 +23,13 @@ inline constexpr std::int64_t kNsPerSecond = 1'000'000'000;
         .count();
 }
 
+// later - earlier, for times that may come from a stranger's hand: without undefined overflow.
+[[nodiscard]] constexpr std::int64_t difference_ns(std::int64_t later,
+                                                   std::int64_t earlier) noexcept {
+    return static_cast<std::int64_t>(static_cast<std::uint64_t>(later) -
+                                     static_cast<std::uint64_t>(earlier));
+}
+
 // As the monotonic clock, and goes on while the machine is suspended, where the system has that.
 [[nodiscard]] inline std::int64_t boottime_ns() noexcept {
 #if defined(__linux__)

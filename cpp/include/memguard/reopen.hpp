@@ -15,7 +15,9 @@ namespace memguard {
 [[nodiscard]] inline std::int64_t reopen_wait_ns(const BreakerConfig& c, std::uint32_t step,
                                                  double draw) noexcept {
     const auto longest = static_cast<double>(c.max_reset_timeout_ns);
-    double wait = static_cast<double>(c.reset_timeout_ns) * std::pow(c.backoff_factor, step);
+    // Finite, as infinity times a draw of 0 is no number.
+    double wait =
+        std::min(static_cast<double>(c.reset_timeout_ns) * std::pow(c.backoff_factor, step), 1e30);
     switch (c.jitter_mode) {
     case Jitter::spread:
         wait *= 1.0 + c.jitter * (2.0 * draw - 1.0);

@@ -87,11 +87,13 @@ class SharedNotes {
         entry.what.store(static_cast<std::uint64_t>(note.reason) |
                              static_cast<std::uint64_t>(note.is_opening) << 8,
                          std::memory_order_release);
+        // release, both: pairs with the acquire loads in read()
         entry.wall_ns.store(note.wall_ns, std::memory_order_release);
         entry.failure_count.store(note.failure_count, std::memory_order_release);
         entry.error_type.write(note.error_type);
         entry.error_text.write(note.error_text);
         entry.detail.write(note.detail);
+        // release: pairs with the acquire load of the stamp in read()
         entry.stamp.store(note.generation + 1, std::memory_order_release);
     }
 

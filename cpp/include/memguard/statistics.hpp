@@ -101,8 +101,9 @@ class Statistics {
             return;
         }
         const std::int64_t since_ns = open_since_ns_->exchange(kNotOpen, std::memory_order_relaxed);
-        if (since_ns != kNotOpen && now_ns > since_ns) {
-            add(mine.row.open_ns, static_cast<std::uint64_t>(now_ns - since_ns), mine.is_exclusive);
+        if (const std::int64_t open_ns = difference_ns(now_ns, since_ns);
+            since_ns != kNotOpen && open_ns > 0) {
+            add(mine.row.open_ns, static_cast<std::uint64_t>(open_ns), mine.is_exclusive);
         }
     }
 
@@ -113,6 +114,7 @@ class Statistics {
 
     [[nodiscard]] Totals totals(std::int64_t now_ns) const noexcept {
         Totals found;
+        std::uint64_t closed_ns = 0;  // of open periods that are over
         for (std::size_t i = 0; i < choice_.count(); ++i) {
             const CounterRow& row = rows_[i];
             found.successes += read(row.successes);
@@ -123,7 +125,7 @@ class Statistics {
             found.rejections += read(row.rejections);
             found.unenforced += read(row.unenforced);
             found.stale += read(row.stale);
-            found.open_ns += static_cast<std::int64_t>(read(row.open_ns));
+            closed_ns += read(row.open_ns);
             for (const auto& of_phase : row.transitions) {
                 for (const Count& count : of_phase) {
                     found.transitions += read(count);
@@ -132,9 +134,10 @@ class Statistics {
         }
         // relaxed: as in add()
         const std::int64_t since_ns = open_since_ns_->load(std::memory_order_relaxed);
-        if (since_ns != kNotOpen && now_ns > since_ns) {
-            found.open_ns += now_ns - since_ns;
-        }
+        const std::int64_t open_ns = difference_ns(now_ns, since_ns);
+        found.open_ns = static_cast<std::int64_t>(
+            closed_ns +
+            (since_ns != kNotOpen && open_ns > 0 ? static_cast<std::uint64_t>(open_ns) : 0));
         return found;
     }
 
