@@ -88,6 +88,14 @@ std::unique_ptr<Policy> make_policy(const py::kwargs& given) {
     return policy;
 }
 
+SharedPlace checked_place(py::object segment, std::size_t index) {
+    auto& handle = segment.cast<SegmentHandle&>();
+    if (!handle.is_writable() || index >= kSharedBreakers) {
+        throw py::value_error("a breaker needs a writable segment, and a place in it");
+    }
+    return {std::move(segment), &handle, index};
+}
+
 std::unique_ptr<Breaker> make_breaker(py::str name, py::object policy,
                                       std::shared_ptr<ManualClock> clock,
                                       bool counts_suspended_time,
@@ -96,14 +104,8 @@ std::unique_ptr<Breaker> make_breaker(py::str name, py::object policy,
     if (!py::isinstance<Policy>(policy)) {
         throw py::type_error("policy must be a _core.Policy");
     }
-    SharedPlace place;
-    if (!segment.is_none()) {
-        auto& handle = segment.cast<SegmentHandle&>();
-        if (!handle.is_writable() || index >= kSharedBreakers) {
-            throw py::value_error("a breaker needs a writable segment, and a place in it");
-        }
-        place = {std::move(segment), &handle, index};
-    }
+    SharedPlace place =
+        segment.is_none() ? SharedPlace{} : checked_place(std::move(segment), index);
     return std::make_unique<Breaker>(std::move(name), std::move(policy), std::move(clock),
                                      counts_suspended_time, std::move(events), std::move(place));
 }
@@ -287,6 +289,16 @@ void bind_breaker(py::module_& m, ModuleState& state) {
             "if it was something else. Under the file's lock.")
         .def("follow", &Breaker::follow,
              "Adopt the numbers that were published last; whether they were news.")
+        .def(
+            "move",
+            [](Breaker& b, py::object segment, std::size_t index) {
+                if (!Breaker::kExclusive || !b.place().is_shared()) {
+                    throw py::value_error("only a shared breaker can move, and only with a GIL");
+                }
+                b.move_to(checked_place(std::move(segment), index));
+            },
+            py::arg("segment"), py::arg("index"),
+            "From now on lie there: the segment so far has lost its name. Needs the GIL.")
         .def_property_readonly("followed", &Breaker::followed,
                                "The version of the published numbers that apply here.")
         .def(

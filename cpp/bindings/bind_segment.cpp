@@ -201,7 +201,6 @@ py::dict header_of(const SegmentHandle& handle) {
     found["bytes"] = value_of(header.bytes);
     found["creator"] = value_of(header.creator);
     found["created"] = to_seconds(static_cast<std::int64_t>(value_of(header.created_wall_ns)));
-    found["is_replaced"] = value_of(header.is_replaced) != 0;
     found["repairs"] = value_of(header.repairs);
     return found;
 }
@@ -275,15 +274,7 @@ void bind_segment(py::module_& m) {
             "How many events there ever were.")
         .def("read_events", &read_events, py::kw_only(), py::arg("after"), py::arg("skip"),
              "As EventQueue.read(); a breaker's number is its place.")
-        .def("header", &header_of, "Who made it, when, how large.")
-        .def(
-            "mark_replaced",
-            [](const SegmentHandle& handle) {
-                check_writable(handle);
-                // relaxed: a flag that is looked at once a second
-                handle.segment().header().is_replaced.store(1, std::memory_order_relaxed);
-            },
-            "A successor stands under this name: whoever has it mapped is to attach again.");
+        .def("header", &header_of, "Who made it, when, how large.");
 }
 
 }  // namespace memguard

@@ -1,6 +1,7 @@
 #include "breaker.hpp"
 
 #include <algorithm>  // std::find, std::none_of
+#include <utility>    // std::exchange
 
 #include "asking.hpp"
 #include "exceptions.hpp"
@@ -272,6 +273,32 @@ std::optional<SharedNumbers> Breaker::publish() {
     // relaxed: as in follow()
     followed_.store(is_same ? found.version : shared.publish(numbers), std::memory_order_relaxed);
     return is_same ? std::nullopt : found.numbers;
+}
+
+void Breaker::move_to(SharedPlace place) {
+    const std::scoped_lock lock{mutex_};
+    left_places_.push_back(std::move(place_));
+    place_ = std::move(place);
+    SharedBreaker& shared = place_.breaker();
+    cell.move_to(place_.handle->rows(), shared.state, shared.counters.data(),
+                 place_.handle->claim());
+    for (const py::object& one : policies_) {
+        auto& windows = one.cast<Policy&>().rules.windows;
+        if (windows) {
+            left_windows_.push_back(std::exchange(windows, nullptr));
+        }
+    }
+    for (const py::object& one : policies_) {
+        auto& rules = one.cast<Policy&>().rules;
+        if (rules.rates.is_recording()) {
+            rules.windows = windows_of(rules.rates);
+        }
+    }
+    for (Guard* guard = guards_; guard != nullptr; guard = guard->next) {
+        guard->word = &cell.word();
+    }
+    followed_.store(0, std::memory_order_relaxed);  // relaxed: as in follow_news()
+    details_generation_ = 0;
 }
 
 bool Breaker::follow_news() noexcept {
@@ -563,10 +590,11 @@ std::optional<Call> enter(const ModuleState& state, Breaker& breaker, py::handle
         ask_at_admission(breaker, self, policy);
     }
     const AskedWait asked = ask_wait_of_lost_probe(breaker, policy);
-    Admission admission = breaker.cell.admit(policy.rules, breaker.now_ns(), asker, asked);
+    const auto now = [&] { return breaker.now_ns(); };
+    Admission admission = breaker.cell.admit(policy.rules, now, asker, asked);
     if (admission.decision == Decision::rejected_probing &&
         breaker.give_back_orphans(self, policy)) {
-        admission = breaker.cell.admit(policy.rules, breaker.now_ns(), asker, asked);
+        admission = breaker.cell.admit(policy.rules, now, asker, asked);
     }
     breaker.announce(self, {admission.before, admission.next, admission.event});
     Token token;

@@ -132,6 +132,9 @@ class Breaker {
     [[nodiscard]] const Policy& rules_of(const Call& call) noexcept;
     // Calls that run at once, those of processes that ended not counted where it matters.
     [[nodiscard]] std::uint64_t in_flight(const Policy& rules) const noexcept;
+    // From now on lies there, as the segment so far has lost its name. Calls in flight end there,
+    // as those of another era. With the GIL alone.
+    void move_to(SharedPlace place);
     // Gives back the probes of processes that have ended. True if there were any.
     bool give_back_orphans(pybind11::handle self, const Policy& rules) noexcept;
 
@@ -207,6 +210,8 @@ class Breaker {
     std::atomic<std::uint64_t> followed_{0};  // the version of the published rules
     std::atomic<bool> is_following_{false};   // one thread at a time
     std::atomic<std::int64_t> orphans_sought_ns_{0};
+    std::vector<SharedPlace> left_places_;  // where calls in flight may still look
+    std::vector<std::shared_ptr<Windows>> left_windows_;
     std::shared_ptr<ManualClock> clock_;
     bool counts_suspended_time_;
     std::shared_ptr<EventQueue> events_;

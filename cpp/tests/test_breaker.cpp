@@ -302,3 +302,23 @@ TEST(a_stale_probe_leaves_the_windows_of_the_present_era_alone) {
     circuit.settle(late, Verdict::success, 10 * kNsPerMs);
     CHECK(circuit.rules.windows->counts(rates).failures == 1);
 }
+
+TEST(the_clock_of_an_admission_is_read_after_the_word) {
+    // Another caller becomes the probe while this one is stopped, an hour long, right after it has
+    // loaded the word. Its time is that of after the stop, so the other's lease is not too long.
+    Circuit circuit;
+    circuit.trip(0);
+    std::int64_t time_ns = 3600 * kNsPerSecond;
+    bool was_stopped = false;
+    const Admission admission = circuit.cell.admit(circuit.rules, [&] {
+        const std::int64_t read_ns = time_ns;
+        if (!was_stopped) {
+            was_stopped = true;
+            time_ns += 3600 * kNsPerSecond;
+            CHECK(circuit.admit(time_ns).token().is_probe());
+        }
+        return read_ns;
+    });
+    CHECK(admission.decision == Decision::rejected_probing);
+    CHECK(circuit.cell.load().in_flight() == 1 && circuit.cell.load().generation() == 2);
+}

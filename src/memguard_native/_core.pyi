@@ -107,6 +107,8 @@ class Breaker:
         """The version of the published numbers that apply here."""
     def rules(self) -> dict[str, Any]:
         """The numbers of the present rules, by name."""
+    def move(self, segment: Segment, index: int) -> None:
+        """From now on lie there: the segment so far has lost its name. Needs the GIL."""
     def announce_other_rules(self) -> None:
         """Tell the event of it."""
     def set_prober_is_stuck(self, is_stuck: bool) -> None:
@@ -292,8 +294,6 @@ class Segment:
         """As EventQueue.read(); a breaker's number is its place."""
     def header(self) -> dict[str, Any]:
         """Who made it, when, how large."""
-    def mark_replaced(self) -> None:
-        """A successor stands under this name: whoever has it mapped is to attach again."""
 
 # --- memory ---------------------------------------------------------------------------------------
 

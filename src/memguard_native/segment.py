@@ -46,14 +46,22 @@ _LINUX_ONLY = "keep scope='local' on this system"
 class Segment:
     """A segment that this process has mapped; `core` reads and writes it."""
 
-    def __init__(self, path: Path, core: _core.Segment) -> None:
+    def __init__(self, path: Path, core: _core.Segment, file_id: tuple[int, int]) -> None:
         self.path = path
         self.core = core
+        self._file_id = file_id
 
     @property
     def namespace(self) -> str:
         """What its processes share by name."""
         return self.path.name.removesuffix(_SUFFIX)
+
+    def has_its_name(self) -> bool:
+        """Whether the file is still found under its path: it may be replaced, or removed."""
+        try:
+            return _file_id(os.stat(self.path, follow_symlinks=False)) == self._file_id
+        except OSError:
+            return False
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -128,8 +136,7 @@ def attach(namespace: str | None = None) -> Segment:
         segment = _attached.get(path)
         if segment is None:
             _check_system(path)
-            segment = Segment(path, _open_or_create(path))
-            segment.core.claim_slot(_namespace_id("pid"))
+            segment = _open_or_create(path)
             if segment.core.slot is None:
                 logger.warning(
                     "%s: all %d slots are taken, or they count other process numbers; this "
@@ -141,6 +148,18 @@ def attach(namespace: str | None = None) -> Segment:
         return segment
 
 
+def attach_again(segment: Segment) -> Segment:
+    """The segment that has the name of `segment` now: for when it has lost it.
+
+    Raises as `attach` does.
+    """
+    with _attaching:
+        if _attached.get(segment.path) is segment:
+            segment.core.release_slot()
+            del _attached[segment.path]
+        return attach(segment.namespace)
+
+
 def look_at(path: Path) -> Segment:
     """The segment of this path mapped read-only, for people; it takes no slot.
 
@@ -148,7 +167,7 @@ def look_at(path: Path) -> Segment:
     """
     _check_system(path)
     try:
-        return Segment(path, _map(path, writable=False))
+        return _map(path, writable=False)
     except FileNotFoundError:
         problem, cure = "there is no such segment", "start a process that uses it"
         raise SegmentUnavailableError(str(path), problem, cure) from None
@@ -179,27 +198,33 @@ class _UnusableError(Exception):
         }[kind]
 
 
-def _open_or_create(path: Path) -> _core.Segment:
+def _open_or_create(path: Path) -> Segment:
     try:
         _prepare_directory(path.parent)
         with _locked(path):
-            try:
-                return _map(path, writable=True)
-            except FileNotFoundError:
-                return _create(path)
-            except _UnusableError as fault:
-                if fault.kind == "other_time_namespace":
-                    cure = "give the container a directory or a namespace of its own"
-                    raise SegmentUnavailableError(str(path), fault.problem, cure) from None
-                if fault.kind == "damaged":
-                    _set_aside(path)
-                return _create(path)
+            segment = _map_or_create(path)
+            # Under the lock, so that nobody finds the segment without an owner, and removes it.
+            segment.core.claim_slot(_namespace_id("pid"))
+            return segment
     except OSError as error:
-        raise SegmentUnavailableError(str(path), _words(error), _cure(error)) from error
+        problem = f"{error.strerror or error}"
+        raise SegmentUnavailableError(str(path), problem, _cure(error)) from error
 
 
-def _words(error: OSError) -> str:
-    return f"{error.strerror or error}"
+def _map_or_create(path: Path) -> Segment:
+    try:
+        return _map(path, writable=True)
+    except FileNotFoundError:
+        return _create(path)
+    except _UnusableError as fault:
+        if fault.kind == "other_time_namespace":
+            cure = "give the container a directory or a namespace of its own"
+            raise SegmentUnavailableError(str(path), fault.problem, cure) from None
+        if fault.kind == "damaged":
+            kept = path.with_name(path.name + ".damaged")  # for who wants to know why
+            os.replace(path, kept)
+            logger.error("%s is damaged: kept as %s, and made anew", path, kept)
+        return _create(path)
 
 
 def _cure(error: OSError) -> str:
@@ -269,7 +294,7 @@ def _open(path: Path, flags: int) -> int:
         raise
 
 
-def _map(path: Path, *, writable: bool) -> _core.Segment:
+def _map(path: Path, *, writable: bool) -> Segment:
     """Maps a file that is there. Raises FileNotFoundError, _UnusableError, SegmentError."""
     file = _open(path, os.O_RDWR if writable else os.O_RDONLY)
     try:
@@ -282,7 +307,7 @@ def _map(path: Path, *, writable: bool) -> _core.Segment:
         os.close(file)
     if kind := core.fault(**_surroundings()):
         raise _UnusableError(kind)
-    return core
+    return Segment(path, core, _file_id(found))
 
 
 def _mapping(file: int, *, writable: bool) -> mmap.mmap:
@@ -290,7 +315,7 @@ def _mapping(file: int, *, writable: bool) -> mmap.mmap:
     return mmap.mmap(file, _core.SEGMENT_BYTES, access=access)
 
 
-def _create(path: Path) -> _core.Segment:
+def _create(path: Path) -> Segment:
     """Makes the file under another name and renames it: nobody maps a half-made one."""
     making = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
     file = os.open(making, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN_FLAGS, _FILE_MODE)
@@ -301,27 +326,16 @@ def _create(path: Path) -> _core.Segment:
         mapping = _mapping(file, writable=True)
         _core.Segment.format(mapping, **_surroundings(), random_id=secrets.randbits(64))
         os.rename(making, path)
+        return Segment(path, _core.Segment(mapping), _file_id(os.fstat(file)))
     except BaseException:
         os.unlink(making)
         raise
     finally:
         os.close(file)
-    return _core.Segment(mapping)
 
 
-def _set_aside(path: Path) -> None:
-    """A damaged file is kept for who wants to know why; its users are told to attach again."""
-    try:
-        file = _open(path, os.O_RDWR)
-        try:
-            if os.fstat(file).st_size == _core.SEGMENT_BYTES:
-                _core.Segment(_mapping(file, writable=True)).mark_replaced()
-        finally:
-            os.close(file)
-    finally:
-        kept = path.with_name(path.name + ".damaged")
-        os.replace(path, kept)
-        logger.error("%s was damaged: kept as %s, and made anew", path, kept)
+def _file_id(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 # --- where this process is ------------------------------------------------------------------------

@@ -7,6 +7,7 @@
 
 #include <algorithm>  // std::clamp
 #include <atomic>     // std::atomic
+#include <concepts>   // std::invocable
 #include <cstdint>    // std::uint64_t
 #include <limits>     // std::numeric_limits
 #include <memory>     // std::shared_ptr, std::unique_ptr
@@ -89,6 +90,14 @@ class BreakerCell {
     BreakerCell(const BreakerCell&) = delete;
     BreakerCell& operator=(const BreakerCell&) = delete;
 
+    // From now on it lies in other memory that processes share. No other thread may be in a method.
+    void move_to(RowChoice choice, BreakerState& state, CounterRow* rows,
+                 const std::atomic<std::uint64_t>& claim) noexcept {
+        state_ = &state;
+        statistics_ = Statistics{rows, state.open_since_ns, choice};
+        claim_ = &claim;
+    }
+
     // The guard's own view of the word: it only loads.
     [[nodiscard]] const std::atomic<std::uint64_t>& word() const noexcept { return state_->word; }
 
@@ -97,16 +106,21 @@ class BreakerCell {
         return Word{state_->word.load(std::memory_order_acquire)};
     }
 
-    // `asked`: for how long a lost probe that counts as a failure opens.
-    [[nodiscard]] Admission admit(const Rules& rules, std::int64_t now_ns,
-                                  Asker asker = Asker::caller, AskedWait asked = {}) noexcept {
+    // `now`: reads the clock, and is called after the word was loaded: a caller that was stopped
+    // between the two would else take a lease that began meanwhile for one longer than any may be,
+    // and for corrupt. `asked`: for how long a lost probe that counts as a failure opens.
+    template <std::invocable Now>
+    [[nodiscard]] Admission admit(const Rules& rules, Now now, Asker asker = Asker::caller,
+                                  AskedWait asked = {}) noexcept {
         const std::int64_t wait =
             rules.config.lost_probe_fails ? wait_ns(rules.config, true, asked) : kConfiguredWait;
         if (rules.windows && load().phase() == Phase::disabled) {
-            restart_windows(rules, now_ns);  // its end may close: see record()
+            restart_windows(rules, now());  // its end may close: see record()
         }
         Admission admission;
+        std::int64_t now_ns = 0;
         const Transition done = apply([&](Word w) {
+            now_ns = now();
             admission = memguard::admit(w, rules.config, now_ns, wait, asker);
             return Step{admission.next, admission.event};
         });
@@ -116,6 +130,11 @@ class BreakerCell {
             note_own_probe(admission.next.generation());
         }
         return admission;
+    }
+
+    // The same at a known time: for tests.
+    [[nodiscard]] Admission admit(const Rules& rules, std::int64_t now_ns) noexcept {
+        return admit(rules, [now_ns] { return now_ns; });
     }
 
     // `asked`: for how long the verdict opens the circuit, if it does.

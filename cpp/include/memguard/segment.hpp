@@ -58,8 +58,7 @@ struct alignas(kPageBytes) SegmentHeader {
     SharedWord id{0};                     // random
     SharedWord creator{0};                // its process number
     SharedWord created_wall_ns{0};
-    SharedWord is_replaced{0};  // a successor stands under this name: attach again
-    SharedWord repairs{0};      // what was found damaged, and not used
+    SharedWord repairs{0};  // what was found damaged, and not used
 };
 
 // One process, a worker usually. Its index is also that of its counter rows.

@@ -105,10 +105,12 @@ class SharedNotes {
         if (before != generation + 1) {
             return false;
         }
+        // acquire, all: pairs with the release stores in write()
         const std::uint64_t what = entry.what.load(std::memory_order_acquire);
         note.generation = generation;
         note.reason = static_cast<Event>(what & 255);
         note.is_opening = (what >> 8 & 1) != 0;
+        // acquire, both: pairs with the release stores in write()
         note.wall_ns = entry.wall_ns.load(std::memory_order_acquire);
         note.failure_count = entry.failure_count.load(std::memory_order_acquire);
         char* const type = buffer.data();

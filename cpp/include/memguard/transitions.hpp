@@ -98,6 +98,9 @@ struct Step {
     return std::max(w.deadline_ms() * kNsPerMs - now_ns, kMinRetryAfterNs);
 }
 
+// A second: the clocks of two cores, read by two processes at once, differ by less.
+inline constexpr std::int64_t kLeaseSlackTicks = kNsPerSecond / kLeaseTickNs + 1;
+
 // Nanoseconds until the probes' lease is over; 0 if it is. The end is kept modulo 2^23 ticks, hence
 // the signed difference; one longer than any lease is corrupt and counts as over.
 [[nodiscard]] constexpr std::int64_t lease_left_ns(Word w, const BreakerConfig& c,
@@ -106,7 +109,8 @@ struct Step {
     const std::uint64_t difference = (w.lease_end() - now_tick) & Word::kLeaseMask;
     const auto left = static_cast<std::int64_t>(difference);
     const bool passed = difference >> (Word::kLeaseBits - 1) != 0;
-    if (passed || left == 0 || left > ceil_div(c.probe_timeout_ns, kLeaseTickNs) + 1) {
+    if (passed || left == 0 ||
+        left > ceil_div(c.probe_timeout_ns, kLeaseTickNs) + kLeaseSlackTicks) {
         return 0;
     }
     return left * kLeaseTickNs;

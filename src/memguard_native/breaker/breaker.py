@@ -261,6 +261,11 @@ class CircuitBreaker:
             logger.info("circuit %r has other rules in all processes: %s", self.name, changes)
             self._core.announce_other_rules()
 
+    def _move(self, place: host.Place) -> None:
+        self._place = place
+        self._core.move(**place.arguments())
+        self._join(place)
+
     @classmethod
     def from_config(cls, config: BreakerConfig, *, clock: Clock = "monotonic") -> CircuitBreaker:
         """A breaker with the rules of `config`, `BreakerConfig.recommended(name)` for one."""

@@ -404,9 +404,17 @@ class _Deliverer:
         read: Callable[..., _Read],
         pushed: Callable[[], int],
         tell: Callable[[tuple[Any, ...]], None],
-    ) -> None:
-        """Read another ring as well, from now on: see `_Source`."""
-        self._sources = (*self._sources, _Source(read, pushed, tell, pushed()))
+    ) -> Callable[[], None]:
+        """Read another ring as well, from now on: see `_Source`. Returns what ends it."""
+        source = _Source(read, pushed, tell, pushed())
+        with _lock:
+            self._sources = (*self._sources, source)
+
+        def remove() -> None:
+            with _lock:
+                self._sources = tuple(one for one in self._sources if one is not source)
+
+        return remove
 
     def add_task(self, task: Task) -> None:
         """Have the thread call `task` whenever it wakes, and after the seconds that it returns."""

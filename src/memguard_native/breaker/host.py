@@ -7,9 +7,11 @@ and telling what happened in other processes, once a second on the event thread 
 
 from __future__ import annotations
 
+import logging
 import sys
 import weakref
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from memguard_native import _core
@@ -19,6 +21,8 @@ from memguard_native.errors import SegmentUnavailableError
 if TYPE_CHECKING:
     from memguard_native.breaker.breaker import CircuitBreaker
     from memguard_native.segment import Segment
+
+logger = logging.getLogger("memguard_native.breaker")
 
 _LOOK_INTERVAL = 1.0
 
@@ -40,7 +44,11 @@ class _Watched:
     """The breakers of this process in one segment, by their place."""
 
     segment: Segment
-    breakers: dict[int, weakref.WeakSet[CircuitBreaker]]
+    breakers: dict[int, weakref.WeakSet[CircuitBreaker]] = field(default_factory=dict)
+    stop_listening: Callable[[], None] = lambda: None
+
+    def all(self) -> list[CircuitBreaker]:
+        return [breaker for places in list(self.breakers.values()) for breaker in list(places)]
 
 
 _watched: dict[str, _Watched] = {}  # by the segment's path
@@ -71,10 +79,16 @@ def watch(breaker: CircuitBreaker, place: Place) -> None:
     path = str(place.segment.path)
     watched = _watched.get(path)
     if watched is None:
-        watched = _watched[path] = _Watched(place.segment, {})
-        core = place.segment.core
-        events.add_source(core.read_events, core.events_pushed, lambda told: _tell(watched, told))
+        watched = _watched[path] = _Watched(place.segment)
+        _listen_to(watched)
     watched.breakers.setdefault(place.index, weakref.WeakSet()).add(breaker)
+
+
+def _listen_to(watched: _Watched) -> None:
+    core = watched.segment.core
+    watched.stop_listening = events.add_source(
+        core.read_events, core.events_pushed, lambda told: _tell(watched, told)
+    )
 
 
 def _tell(watched: _Watched, told: tuple[Any, ...]) -> None:
@@ -84,16 +98,37 @@ def _tell(watched: _Watched, told: tuple[Any, ...]) -> None:
         events.tell_shared(breakers[0].name, [one._core.id for one in breakers], told)
 
 
-def _look() -> float | None:
-    """Follow the rules of other processes, and say that this one lives."""
+def look() -> float | None:
+    """Follow the rules of other processes, say that this one lives, move if the file was replaced.
+
+    Called by the event thread, while it runs; returns the seconds until the next look.
+    """
     if not _watched:
         return None
     for watched in list(_watched.values()):
+        if not watched.segment.has_its_name():
+            _move(watched)
         watched.segment.core.beat()
-        for breakers in list(watched.breakers.values()):
-            for breaker in list(breakers):
-                breaker._core.follow()
+        for breaker in watched.all():
+            breaker._core.follow()
     return _LOOK_INTERVAL
 
 
-events.add_task(_look)
+def _move(watched: _Watched) -> None:
+    """Others share another file by now: go on there, with the state that it has."""
+    from memguard_native import segment as segments
+
+    logger.error("%s was replaced or removed: its breakers begin anew", watched.segment.path)
+    watched.segment = segment = segments.attach_again(watched.segment)
+    watched.stop_listening()
+    _listen_to(watched)
+    moving, watched.breakers = watched.all(), {}
+    for breaker in moving:
+        with segment.locked():
+            index = segment.core.claim_breaker(breaker.name)
+        if index is not None:  # else it stays where it is, alone
+            breaker._move(Place(segment, index))
+            watched.breakers.setdefault(index, weakref.WeakSet()).add(breaker)
+
+
+events.add_task(look)
