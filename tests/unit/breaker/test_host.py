@@ -1,0 +1,253 @@
+"""Scope "host": breakers of one name and namespace are one, its numbers the newest given.
+
+Two objects of this process stand for two processes here: they share nothing but the segment. What
+needs real processes is in tests/stress/test_shared_processes.py.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import pickle
+
+import pytest
+
+from memguard_native import BreakerConfig, CircuitBreaker, CircuitOpenError, ConfigError, State
+from memguard_native import segment as segments
+from memguard_native.breaker import events, host
+
+from .calls import Boom, admitted, fail_times
+
+
+def shared(name="shared", *arguments, **rules):
+    return CircuitBreaker(name, *arguments, scope="host", **rules)
+
+
+def test_breakers_of_one_name_and_namespace_are_one(clock):
+    one, other = shared(clock=clock), shared(clock=clock)
+    fail_times(one, 3)
+    fail_times(other, 2)
+    assert one.state is other.state is State.open
+    with pytest.raises(CircuitOpenError) as raised:
+        other.call(lambda: None)
+    assert raised.value.failure_count == 5
+    assert raised.value.last_error == ("Boom", "no answer")
+    clock.advance(60)
+    assert admitted(other)
+    assert one.state is State.closed
+
+
+def test_other_names_and_namespaces_are_others(clock):
+    one = shared("a", 1, clock=clock)
+    for other in (
+        shared("b", 1, clock=clock),
+        shared("a", 1, clock=clock, namespace="elsewhere"),
+        CircuitBreaker("a", 1, clock=clock),
+    ):
+        fail_times(one, 1)
+        assert other.state is State.closed
+        one.reset()
+
+
+def test_windows_hold_the_calls_of_all(clock):
+    rules = {"failure_rate": 0.5, "minimum_calls": 4, "count_window": 10, "clock": clock}
+    one, other = shared("w", None, **rules), shared("w", None, **rules)
+    assert admitted(one)
+    assert admitted(other)
+    fail_times(one, 1)
+    assert one.state is State.closed
+    fail_times(other, 1)
+    assert one.state is State.open
+    found = one.snapshot()
+    assert (found.successes, found.failures, found.window_calls) == (2, 2, 4)
+
+
+def test_counters_are_those_of_all(clock):
+    one, other = shared("c", 1, clock=clock), shared("c", 1, clock=clock)
+    fail_times(one, 1)
+    assert not admitted(other)
+    assert not admitted(one)
+    assert one.snapshot().rejections == other.snapshot().rejections == 2
+
+
+def test_attaching_with_other_numbers_publishes_them_and_says_so(clock, caplog):
+    old = shared("r", 5, clock=clock)
+    heard = []
+    stop = events.subscribe(heard.append)
+    with caplog.at_level(logging.INFO):
+        new = shared("r", 2, clock=clock, reset_timeout=30.0)
+    assert "failure_threshold 5 -> 2" in caplog.text
+    assert "reset_timeout 60.0 -> 30.0" in caplog.text
+    assert events.flush()
+    stop()
+    assert [event.reason for event in heard] == ["reconfigured"]
+    assert (old.config.failure_threshold, old.config.reset_timeout) == (2, 30.0)
+    fail_times(old, 2)
+    assert new.state is State.open
+    assert new.retry_after == pytest.approx(30.0, abs=0.01)
+
+
+def test_attaching_with_the_same_numbers_says_nothing(clock, caplog):
+    kept = shared("same", clock=clock)
+    with caplog.at_level(logging.INFO):
+        shared("same", clock=clock)
+    assert caplog.records == []
+    assert kept.config.failure_threshold == 5
+
+
+def test_a_failure_is_judged_by_numbers_that_were_published_before_it_ended(clock):
+    one, other = shared("f", 5, clock=clock), shared("f", 5, clock=clock)
+    one.configure(failure_threshold=1)
+    fail_times(other, 1)
+    assert one.state is State.open
+
+
+def test_functions_stay_each_processs_own(clock):
+    one = shared("own", 1, clock=clock, ignore=Boom)
+    other = shared("own", 1, clock=clock)
+    one.configure(reset_timeout=10.0)
+    assert other.config.reset_timeout == 10.0
+    fail_times(one, 1)
+    assert other.state is State.closed
+    fail_times(other, 1)
+    assert one.state is State.open
+
+
+def test_new_sizes_of_windows_begin_anew_for_all(clock):
+    rules = {"failure_rate": 0.5, "minimum_calls": 2, "clock": clock}
+    one, other = shared("z", None, **rules), shared("z", None, **rules)
+    fail_times(one, 1)
+    one.configure(count_window=10)
+    assert other.config.count_window == 10
+    assert other.snapshot().window_calls == 0
+    fail_times(other, 1)
+    assert other.state is State.closed
+
+
+def test_shadow_and_auto_work_from_different_processes(clock):
+    one = shared("s", 1, clock=clock, enforce=0.5)
+    other = shared("s", 1, clock=clock, enforce=0.5)
+    one.shadow()
+    assert other.state is State.shadow
+    other.auto()
+    assert one.config.enforce == 0.5
+
+
+def test_what_is_told_by_hand_is_known_to_all(clock):
+    one, other = shared("hand", clock=clock), shared("hand", clock=clock)
+    one.force_open(60, reason="vendor maintenance")
+    with pytest.raises(CircuitOpenError) as raised:
+        other.call(lambda: None)
+    assert (raised.value.state, raised.value.detail) == ("forced_open", "vendor maintenance")
+
+
+def test_texts_that_are_too_long_or_no_text_are_clipped(clock):
+    one = shared("long", 1, clock=clock)
+    other = shared("long", 1, clock=clock)
+
+    def fail():
+        raise type("Ä" * 100, (Exception,), {})("ö" * 1000)
+
+    with pytest.raises(Exception, match="ö"):
+        one.call(fail)
+    kind, text = other.snapshot().last_error
+    assert kind == "Ä" * 32
+    assert text == "ö" * 80
+    one.force_open(reason="\ud800")
+    assert other.snapshot().detail is None
+
+
+def test_a_breaker_unpickles_to_the_one_of_its_name_and_namespace():
+    one = shared("p", 3, namespace="pickled")
+    restored = pickle.loads(pickle.dumps(one))
+    assert restored is one
+    assert copy.deepcopy(one) is one
+    assert (restored.scope, restored.config.namespace) == ("host", "pickled")
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ({"failure_rate": 0.5, "count_window": 257}, "must be at most 128 / rate in scope 'host'"),
+        ({"slow_rate": 1.0, "slow_call_duration": 1, "count_window": 129}, "at most 128 / rate"),
+        ({"clock": "boottime"}, "must be 'monotonic' or a ManualClock in scope 'host'"),
+        ({"namespace": "a b"}, "namespace must be"),
+        ({"namespace": 5}, "namespace must be a text or None"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(rules, words):
+    with pytest.raises(ConfigError, match=words):
+        shared("x", **rules)
+
+
+def test_a_bad_scope_is_refused():
+    with pytest.raises(ConfigError, match="scope must be one of 'local', 'host', got 'galaxy'"):
+        CircuitBreaker("x", scope="galaxy")
+
+
+@pytest.mark.parametrize("changes", [{"scope": "local"}, {"namespace": "other"}])
+def test_scope_and_namespace_cannot_change(changes):
+    with pytest.raises(ConfigError, match="cannot change, it stays"):
+        shared("x").configure(**changes)
+
+
+def test_a_breaker_from_a_config_is_shared_too():
+    config = BreakerConfig(name="from config", scope="host", failure_threshold=2)
+    assert CircuitBreaker.from_config(config).scope == "host"
+
+
+def test_a_hostile_hand_in_the_published_rules_changes_none(clock):
+    breaker = shared("hostile", 2, clock=clock)
+    path = segments.path_of("default")
+    published = (2).to_bytes(8, "little") + (60 * 10**9).to_bytes(8, "little")
+    content = path.read_bytes()
+    at = content.index(published)
+    with path.open("r+b") as file:
+        for copy_of_rules in (at, content.find(published, at + 8)):
+            if copy_of_rules >= 0:
+                file.seek(copy_of_rules)
+                file.write(b"\xff" * 160)
+        file.seek(content.rindex((1).to_bytes(8, "little"), 0, at))
+        file.write((3).to_bytes(8, "little"))
+    fail_times(breaker, 2)
+    assert breaker.config.failure_threshold == 2
+    assert breaker.state is State.open
+    assert segments.attach().core.header()["repairs"] == 1
+
+
+def test_a_file_that_is_removed_or_replaced_is_attached_to_again(clock, caplog):
+    breaker = shared("moving", 1, clock=clock, failure_rate=0.5)
+
+    @breaker
+    def call(work):
+        return work()
+
+    call(int)
+    path = segments.path_of("default")
+    os.unlink(path)
+    assert host.look() is not None
+    assert "was replaced or removed" in caplog.text
+    segments._attached.clear()  # as another process that attaches now
+    other = shared("moving", 1, clock=clock, failure_rate=0.5)
+    with pytest.raises(ZeroDivisionError):
+        call(lambda: 1 / 0)
+    assert other.state is State.open
+    with pytest.raises(CircuitOpenError):
+        call(int)
+    other.reset()
+    assert call(int) == 0
+    assert breaker.snapshot().successes == 1
+
+
+def test_a_call_that_began_in_the_file_of_before_moves_nothing(clock):
+    breaker = shared("moved during a call", 1, clock=clock)
+    breaker.trip()
+    clock.advance(60)
+    attempt = breaker.attempt()
+    os.unlink(segments.path_of("default"))
+    host.look()
+    assert breaker.state is State.closed
+    attempt.failure()
+    assert breaker.state is State.closed
+    assert breaker.snapshot().stale == 1
