@@ -211,6 +211,7 @@ void Breaker::adopt(py::object adopted) {
         if (is_other && !place_.is_shared()) {
             policy.rules.windows->restart(now_ns());  // what it held, if anything, is old
         }
+        holds_old_calls_ = is_other && before != nullptr;
     }
     cell.clip(policy.config(), now_ns());
     const std::scoped_lock lock{mutex_};
@@ -265,7 +266,8 @@ std::optional<SharedNumbers> Breaker::publish() {
     const SharedNumbers numbers = policy().numbers();
     const bool is_same = found.numbers && encode(*found.numbers) == encode(numbers);
     if (!is_same) {
-        if (mine.windows && (!found.numbers || !found.numbers->rates.same_windows(mine.rates))) {
+        const bool is_other_size = !found.numbers || !found.numbers->rates.same_windows(mine.rates);
+        if (mine.windows && (is_other_size || holds_old_calls_)) {
             mine.windows->restart(now_ns());
         }
         cell.clip(mine.config, now_ns());
