@@ -149,10 +149,10 @@ py::list workers_of(const SegmentHandle& handle) {
 
 bool push_sample(const SegmentHandle& handle, const py::tuple& fields) {
     check_writable(handle);
-    const std::uint32_t row = handle.row();
-    if (row >= kSlots) {
+    if (!handle.has_slot()) {
         return false;
     }
+    const std::uint32_t row = handle.row();
     const Segment& segment = handle.segment();
     SharedSample sample;
     sample.sample = to_sample(fields);

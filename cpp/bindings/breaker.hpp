@@ -210,7 +210,7 @@ class Breaker {
     std::atomic<std::uint64_t> followed_{0};  // the version of the published rules
     std::atomic<bool> is_following_{false};   // one thread at a time
     std::atomic<std::int64_t> orphans_sought_ns_{0};
-    bool holds_old_calls_ = false;  // shared windows that this process did not fill lately
+    bool holds_old_calls_ = false;          // shared windows that this process did not fill lately
     std::vector<SharedPlace> left_places_;  // where calls in flight may still look
     std::vector<std::shared_ptr<Windows>> left_windows_;
     std::shared_ptr<ManualClock> clock_;

@@ -46,6 +46,7 @@ RowChoice SegmentHandle::rows() const noexcept {
 
 void SegmentHandle::claim_slot(std::uint64_t pid_namespace) noexcept {
     owner_ = ProcessOwner::self();
+    forks_ = fork_epoch();
     // relaxed: set when the segment was made
     const bool is_known =
         segment_.header().pid_namespace.load(std::memory_order_relaxed) == pid_namespace;
@@ -63,7 +64,7 @@ void SegmentHandle::release_slot() noexcept {
 }
 
 void SegmentHandle::beat() noexcept {
-    if (row() < kSlots) {
+    if (has_slot()) {
         // relaxed: for people
         segment_.slot(row()).heartbeat_ns.store(monotonic_ns(), std::memory_order_relaxed);
     }

@@ -6,6 +6,7 @@
 #include <atomic>   // std::atomic
 #include <cstdint>  // std::uint32_t
 
+#include "memguard/process.hpp"
 #include "memguard/segment.hpp"
 
 namespace memguard {
@@ -27,6 +28,10 @@ class SegmentHandle {
     [[nodiscard]] const std::atomic<std::uint64_t>& claim() const noexcept { return claim_; }
     [[nodiscard]] std::uint32_t row() const noexcept {
         return row_.load(std::memory_order_relaxed);  // relaxed: see RowChoice::mine()
+    }
+    // Whether the slot is this process's: right after a fork it is its parent's still.
+    [[nodiscard]] bool has_slot() const noexcept {
+        return row() < kSlots && forks_ == fork_epoch();
     }
 
     // Takes a slot for this process; in a forked child another than the parent's. `pid_namespace`:
@@ -50,6 +55,7 @@ class SegmentHandle {
     std::atomic<std::uint32_t> row_{kOverflowRow};
     std::atomic<std::uint64_t> claim_{0};
     ProcessOwner owner_;
+    std::uint64_t forks_ = 0;  // fork_epoch() when the slot was taken
 };
 
 // Where a breaker lies in a segment.

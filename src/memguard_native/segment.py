@@ -175,6 +175,11 @@ def look_at(path: Path) -> Segment:
         raise SegmentError(str(path), fault.problem, "memguard doctor --clean removes it") from None
 
 
+def successor_of(segment: Segment) -> Segment:
+    """The segment that this process has attached to again in its place; else itself."""
+    return _attached.get(segment.path, segment)
+
+
 def attached() -> tuple[Segment, ...]:
     """The segments that this process has a slot in."""
     return tuple(_attached.values())

@@ -34,6 +34,8 @@ class MonitorConfig:
     log_samples: bool
     probe: Probe | None
     clock: _core.ManualClock | None
+    scope: str
+    namespace: str | None
 
     def __post_init__(self) -> None:
         _check_interval(self.interval)
@@ -47,6 +49,10 @@ class MonitorConfig:
             raise ConfigError("probe", self.probe, "must have a method sample(), or be None")
         if self.clock is not None and not isinstance(self.clock, _core.ManualClock):
             raise ConfigError("clock", self.clock, "must be a ManualClock or None")
+        if self.scope not in ("local", "host"):
+            raise ConfigError("scope", self.scope, "must be one of 'local', 'host'")
+        if self.namespace is not None and not isinstance(self.namespace, str):
+            raise ConfigError("namespace", self.namespace, "must be a text or None")
 
 
 def _check_interval(value: Any) -> None:

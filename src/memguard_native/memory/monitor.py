@@ -18,6 +18,7 @@ from collections.abc import Callable
 from memguard_native import _core
 from memguard_native.memory.alert import Alert
 from memguard_native.memory.config import MonitorConfig
+from memguard_native.memory.history import keeper
 from memguard_native.memory.probe import Probe, default_probe
 from memguard_native.memory.sample import MemorySample
 from memguard_native.memory.sampler import Feed, NativeFeed, ProbeFeed, SamplerThread
@@ -43,12 +44,16 @@ class MemoryMonitor:
         log_samples: log every sample at INFO; alerts are logged at WARNING anyway.
         probe: where samples come from, for tests; default the best of this system.
         clock: a `ManualClock` that stamps the samples, for tests; default the probe's own time.
+        scope: "local", or "host": samples are also kept in memory that outlives this process, see
+            `memory.history`. Where there is none, a warning says why.
+        namespace: of that memory; default `MEMGUARD_NAMESPACE` or "default".
 
     The callbacks run on the monitor's thread, no lock held. What they raise is counted, and logged
     the first time. The logger is "memguard_native.memory".
 
     Raises:
         ConfigError: an argument is of the wrong type or out of its range.
+        SegmentError: the shared file is somebody else's, or open to others.
     """
 
     def __init__(
@@ -62,6 +67,8 @@ class MemoryMonitor:
         log_samples: bool = False,
         probe: Probe | None = None,
         clock: _core.ManualClock | None = None,
+        scope: str = "local",
+        namespace: str | None = None,
     ) -> None:
         self._config = MonitorConfig(
             interval=interval,
@@ -72,7 +79,10 @@ class MemoryMonitor:
             log_samples=log_samples,
             probe=probe,
             clock=clock,
+            scope=scope,
+            namespace=namespace,
         )
+        self._keep = keeper(namespace) if scope == "host" else None
         self._probe = default_probe() if probe is None else probe
         self._by_hand = self._new_probe_feed()
         self._starting = threading.RLock()
@@ -107,7 +117,7 @@ class MemoryMonitor:
             if self.running:
                 return
             watch = Watch(self._config)
-            thread = SamplerThread(self._new_feed(), watch.observe)
+            thread = SamplerThread(self._new_feed(), self._observer_of(watch))
             self._watch, self._thread = watch, thread
             _running[thread] = self
             try:
@@ -134,8 +144,20 @@ class MemoryMonitor:
         """
         if self.running:
             raise RuntimeError("tick() is for a monitor that is not running")
+        observe = self._observer_of(self._watch)
         for sample in self._by_hand.take():
-            self._watch.observe(sample)
+            observe(sample)
+
+    def _observer_of(self, watch: Watch) -> Callable[[MemorySample], None]:
+        keep = self._keep
+        if keep is None:
+            return watch.observe
+
+        def observe(sample: MemorySample) -> None:
+            keep(sample)  # first: a callback of the user's may take long
+            watch.observe(sample)
+
+        return observe
 
     def _new_feed(self) -> Feed:
         if _core.HAS_NATIVE_PROBE and self._config.probe is None and self._config.clock is None:
@@ -187,6 +209,8 @@ def start_memory_monitoring(
     log_samples: bool = True,
     probe: Probe | None = None,
     clock: _core.ManualClock | None = None,
+    scope: str = "local",
+    namespace: str | None = None,
 ) -> Callable[[], None]:
     """Start a `MemoryMonitor` that also logs every sample; return its `stop` (idempotent).
 
@@ -203,6 +227,8 @@ def start_memory_monitoring(
         log_samples=log_samples,
         probe=probe,
         clock=clock,
+        scope=scope,
+        namespace=namespace,
     )
     monitor.start()
     return monitor.stop
