@@ -41,7 +41,11 @@ def keeper(namespace: str | None) -> Callable[[MemorySample], object] | None:
     except SegmentUnavailableError as error:
         logger.warning("memory history is not shared: %s", error)
         return None
-    return lambda sample: successor_of(segment).core.push_sample(sample)
+
+    def keep(sample: MemorySample) -> None:
+        successor_of(segment).core.push_sample(sample)
+
+    return keep
 
 
 def read_history(slot: int, namespace: str | None = None) -> list[HistoryEntry]:
