@@ -34,8 +34,9 @@ test-freethreaded:
 	PYTHON_GIL=0 $(FREETHREADED)/bin/python -m pytest -m "not slow" tests/unit tests/model tests/stress \
 		$(NEEDS_GIL:%=--ignore=%)
 
-soak: debian-packages cpp $(STAMPS)/build $(STAMPS)/test $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench
+soak: debian-packages cpp asan $(STAMPS)/build $(STAMPS)/test $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench
 	MEMGUARD_SOAK=1 $(BUILD)/cpp/cpp/tests/interleave_breaker
+	MEMGUARD_SOAK=1 $(BUILD)/asan/cpp/tests/fuzz_segment
 	$(BIN)/python -m pytest -m slow
 
 lint: $(STAMPS)/lint

@@ -2,6 +2,7 @@
 // trusted: texts are decoded with replacement, numbers are what they are.
 #include <pybind11/stl.h>  // std::optional
 
+#include <cstddef>   // offsetof
 #include <optional>  // std::optional
 #include <string>    // std::string
 #include <vector>    // std::vector
@@ -199,9 +200,34 @@ py::dict header_of(const SegmentHandle& handle) {
     py::dict found;
     found["version"] = value_of(header.version);
     found["bytes"] = value_of(header.bytes);
+    found["pid_namespace"] = value_of(header.pid_namespace);
     found["creator"] = value_of(header.creator);
     found["created"] = to_seconds(static_cast<std::int64_t>(value_of(header.created_wall_ns)));
     found["repairs"] = value_of(header.repairs);
+    return found;
+}
+
+// Where each part begins and how many bytes one of its elements has; those of a breaker count from
+// the breaker.
+py::dict layout() {
+    py::dict found;
+    const auto part = [&](const char* name, std::size_t offset, std::size_t bytes) {
+        found[name] = py::make_tuple(offset, bytes);
+    };
+    part("header", offsetof(SegmentLayout, header), sizeof(SegmentHeader));
+    part("slots", offsetof(SegmentLayout, slots), sizeof(WorkerSlot));
+    part("breakers", offsetof(SegmentLayout, breakers), sizeof(SharedBreaker));
+    part("events", offsetof(SegmentLayout, events), sizeof(SharedEventRing));
+    part("history", offsetof(SegmentLayout, history), sizeof(SharedHistory));
+    part("name", offsetof(SharedBreaker, name), sizeof(SharedName));
+    part("state", offsetof(SharedBreaker, state), sizeof(BreakerState));
+    part("window_marks", offsetof(SharedBreaker, window_marks), sizeof(WindowMarks));
+    part("rules", offsetof(SharedBreaker, rules), sizeof(SharedRules));
+    part("notes", offsetof(SharedBreaker, notes), sizeof(SharedNotes));
+    part("fleet", offsetof(SharedBreaker, fleet), sizeof(SharedBreaker::fleet));
+    part("failures, slow", offsetof(SharedBreaker, failures), sizeof(SharedBreaker::failures));
+    part("counters", offsetof(SharedBreaker, counters), sizeof(CounterRow));
+    part("windows", offsetof(SharedBreaker, windows), sizeof(WindowRow));
     return found;
 }
 
@@ -212,6 +238,7 @@ void bind_segment(py::module_& m) {
     m.attr("SEGMENT_VERSION") = kSegmentVersion;
     m.attr("SEGMENT_BREAKERS") = kSharedBreakers;
     m.attr("SEGMENT_SLOTS") = kSlots;
+    m.attr("SEGMENT_LAYOUT") = layout();
 
     py::class_<SegmentHandle>(m, "Segment", "A mapped file that the processes of a host share.")
         .def(py::init<py::object>(), py::arg("mapped"),

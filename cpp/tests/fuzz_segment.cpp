@@ -23,7 +23,7 @@ using namespace memguard;
 namespace {
 
 constexpr Surroundings kHere{{1, 2}, 3, 4};
-constexpr std::uint64_t kMutationsPerUse = 16;
+constexpr std::uint64_t kMutationsPerUse = 64;
 
 std::uint64_t mutations() {
     return std::getenv("MEMGUARD_SOAK") != nullptr ? 1'000'000 : 100'000;

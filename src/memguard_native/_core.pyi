@@ -245,6 +245,7 @@ SEGMENT_BYTES: int
 SEGMENT_VERSION: int
 SEGMENT_BREAKERS: int
 SEGMENT_SLOTS: int
+SEGMENT_LAYOUT: dict[str, tuple[int, int]]
 
 class Segment:
     """A mapped file that the processes of a host share. Times in seconds."""

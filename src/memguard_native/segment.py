@@ -36,6 +36,7 @@ logger = logging.getLogger("memguard_native.segment")
 
 _LOCK_TIMEOUT = 2.0
 _LOCK_POLL = 0.005
+_OLD = 3600.0
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SUFFIX = f"-v{_core.SEGMENT_VERSION}.seg"
 _OPEN_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
@@ -113,6 +114,18 @@ def paths() -> list[Path]:
         return []
 
 
+def left_overs() -> list[Path]:
+    """Files of processes that were killed while they made a segment; an hour old at least."""
+    try:
+        return sorted(
+            path
+            for path in directory().iterdir()
+            if path.name.endswith(".new") and time.time() - path.lstat().st_mtime > _OLD
+        )
+    except OSError:
+        return []
+
+
 # --- attaching ------------------------------------------------------------------------------------
 
 _attached: dict[Path, Segment] = {}
@@ -173,6 +186,29 @@ def look_at(path: Path) -> Segment:
         raise SegmentUnavailableError(str(path), problem, cure) from None
     except _UnusableError as fault:
         raise SegmentError(str(path), fault.problem, "memguard doctor --clean removes it") from None
+
+
+def remove_if_unused(path: Path) -> bool:
+    """Remove a segment that no living process has a slot in, with its lock; whether it did.
+
+    Not one of another time or process namespace, whose owners cannot be told to be dead. Raises
+    SegmentError: it is somebody else's, or its lock is held.
+    """
+    with _locked(path):
+        try:
+            segment = _map(path, writable=False)
+        except FileNotFoundError:
+            return False
+        except _UnusableError as fault:
+            is_free = fault.kind != "other_time_namespace"
+        else:
+            is_here = segment.core.header()["pid_namespace"] == _namespace_id("pid")
+            is_free = is_here and not any(one["is_alive"] for one in segment.core.workers())
+        if is_free:
+            path.unlink()
+            for beside in (".damaged", ".lock"):
+                path.with_name(path.name + beside).unlink(missing_ok=True)
+        return is_free
 
 
 def successor_of(segment: Segment) -> Segment:
@@ -242,6 +278,11 @@ def _cure(error: OSError) -> str:
 def _prepare_directory(path: Path) -> None:
     with suppress(FileExistsError):
         os.mkdir(path, 0o700)
+    check_directory(path)
+
+
+def check_directory(path: Path) -> None:
+    """Raise SegmentError unless it is a directory that nobody but this user may write to."""
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode):
         raise SegmentError(str(path), "it is no directory", "set MEMGUARD_DIR to one")

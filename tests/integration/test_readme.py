@@ -31,7 +31,7 @@ def test_the_code_runs_and_prints_what_is_written_below_it(code, printed, tmp_pa
 
 
 def test_there_are_as_many_examples_as_sections_that_promise_one():
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
 
 
 def test_the_figures_are_those_of_the_newest_results():

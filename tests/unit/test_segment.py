@@ -6,7 +6,9 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -232,6 +234,16 @@ def test_a_full_segment_makes_further_breakers_local(caplog):
         assert CircuitBreaker("one too many", scope="host").scope == "local"
     assert "it holds 64 breakers, which is all it can" in caplog.text
     assert CircuitBreaker("b0", scope="host").scope == "host"
+
+
+# --- the page that draws it -----------------------------------------------------------------------
+
+
+def test_the_documented_layout_is_the_layout():
+    page = (Path(__file__).parents[2] / "docs/shared-memory.md").read_text()
+    rows = re.findall(r"^\| ([a-z_, ]+) \| (\d+) \| (?:\d+ x )?(\d+) \|", page, re.MULTILINE)
+    shown = {name: (int(offset), int(size)) for name, offset, size in rows}
+    assert shown == _core.SEGMENT_LAYOUT
 
 
 # --- slots ----------------------------------------------------------------------------------------

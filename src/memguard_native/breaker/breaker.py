@@ -218,10 +218,13 @@ class CircuitBreaker:
             scope=scope,
             namespace=namespace,
         )
+        self._set_up(config, clock, publishes=True)
+
+    def _set_up(self, config: BreakerConfig, clock: Clock, *, publishes: bool) -> None:
         manual = clock if isinstance(clock, _core.ManualClock) else None
         if manual is None and clock not in ("monotonic", "boottime"):
             raise ConfigError("clock", clock, "must be 'monotonic', 'boottime' or a ManualClock")
-        if scope != "local" and clock == "boottime":
+        if config.scope != "local" and clock == "boottime":
             allowed = "must be 'monotonic' or a ManualClock in scope 'host'"
             raise ConfigError("clock", clock, allowed)
         self._config = config
@@ -231,17 +234,18 @@ class CircuitBreaker:
         policy = policy_of(config)
         self._policies = [(config, config.enforce, policy)]  # each once: the core keeps them all
         self._core = _core.Breaker(
-            name=name,
+            name=config.name,
             policy=policy,
             clock=manual,
             counts_suspended_time=clock == "boottime",
             events=events.queue,
             **({} if self._place is None else self._place.arguments()),
         )
-        events.register(self, self._core, name)
+        events.register(self, self._core, config.name)
         if self._place is not None:
             host.watch(self, self._place)
-            self._join(self._place)
+            if publishes:
+                self._join(self._place)
         self._follow_config()
         _living.add(self)
         registry.add(self)
@@ -270,6 +274,23 @@ class CircuitBreaker:
     def from_config(cls, config: BreakerConfig, *, clock: Clock = "monotonic") -> CircuitBreaker:
         """A breaker with the rules of `config`, `BreakerConfig.recommended(name)` for one."""
         return cls(**config.given(), clock=clock)
+
+    @classmethod
+    def attach(cls, name: str, namespace: str | None = None) -> CircuitBreaker:
+        """The breaker of scope "host" that other processes have made, by the rules that they share.
+
+        To look at it and to act on it by hand; their rules stay. The namespace is that of
+        `CircuitBreaker`. It makes neither a breaker nor a segment.
+
+        Raises:
+            ConfigError: there is no breaker of this name.
+            SegmentError: there is no segment of this namespace, or it cannot be used.
+        """
+        rules = host.published_rules(name, namespace)
+        breaker = cls.__new__(cls)
+        config = BreakerConfig(name=name, scope="host", namespace=namespace, **rules)
+        breaker._set_up(config, "monotonic", publishes=False)
+        return breaker
 
     @property
     def name(self) -> str:

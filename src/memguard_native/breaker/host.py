@@ -7,6 +7,7 @@ and telling what happened in other processes, once a second on the event thread 
 
 from __future__ import annotations
 
+import difflib
 import logging
 import sys
 import weakref
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from memguard_native import _core
 from memguard_native.breaker import events
-from memguard_native.errors import SegmentUnavailableError
+from memguard_native.errors import ConfigError, SegmentUnavailableError
 
 if TYPE_CHECKING:
     from memguard_native.breaker.breaker import CircuitBreaker
@@ -72,6 +73,30 @@ def place_of(name: str, namespace: str | None) -> Place:
         cure = "put some into another namespace, or remove it with memguard doctor --clean"
         raise SegmentUnavailableError(str(segment.path), problem, cure)
     return Place(segment, index)
+
+
+def published_rules(name: str, namespace: str | None) -> dict[str, Any]:
+    """The numbers that processes share of this breaker, by the names of `BreakerConfig`.
+
+    Raises:
+        ConfigError: there is no breaker of this name.
+        SegmentError: there is no segment of this namespace, or it cannot be used.
+    """
+    from memguard_native import segment as segments
+
+    core = segments.look_at(segments.path_of(segments.checked_namespace(namespace))).core
+    index = core.find_breaker(name)
+    rules = None if index is None else core.rules(index)
+    if rules is None:
+        names = sorted(core.breaker_names().values())
+        close = difflib.get_close_matches(name, names, n=1)
+        guess = f"did you mean {close[0]!r}? " if close else ""
+        there = ", ".join(map(repr, names)) or "none"
+        raise ConfigError(
+            "name", name, f"must be one of the shared breakers; {guess}there: {there}"
+        )
+    del rules["enforce_by_auto"]
+    return rules
 
 
 def watch(breaker: CircuitBreaker, place: Place) -> None:

@@ -44,7 +44,7 @@ def _print_version() -> int:
 def _parser() -> argparse.ArgumentParser:
     import argparse
 
-    from memguard_native.cli import embed
+    from memguard_native.cli import breakers, doctor, embed
 
     parser = argparse.ArgumentParser(
         prog="memguard",
@@ -53,7 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    embed.add_parser(commands)
+    for command in (breakers, doctor, embed):
+        command.add_parser(commands)
     parser.set_defaults(run=lambda _options: _print_help(parser), verbose=False)
     return parser
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
+from memguard_native import _core
 from memguard_native.errors import SegmentUnavailableError
 from memguard_native.memory.sample import MemorySample
 
@@ -57,7 +58,11 @@ def read_history(slot: int, namespace: str | None = None) -> list[HistoryEntry]:
     """
     from memguard_native.segment import checked_namespace, look_at, path_of
 
-    core = look_at(path_of(checked_namespace(namespace))).core
+    return entries_of(look_at(path_of(checked_namespace(namespace))).core, slot)
+
+
+def entries_of(core: _core.Segment, slot: int) -> list[HistoryEntry]:
+    """The same of a segment that is mapped already."""
     return [
         HistoryEntry(MemorySample._make(sample), pid, generation)
         for sample, pid, generation in core.history(slot)
