@@ -7,13 +7,13 @@ BUILD  := build
 
 SOURCES := pyproject.toml CMakeLists.txt $(shell find cpp/include cpp/bindings src -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: run test test-freethreaded unit lint types cpp asan tsan bench soak clean build debian-packages compiler
+.PHONY: run test test-freethreaded unit lint types cpp interleavings asan tsan bench soak clean build debian-packages compiler
 .DELETE_ON_ERROR:
 
 run: $(STAMPS)/build $(STAMPS)/model
 	$(BIN)/memguard embed
 
-test: debian-packages lint cpp asan tsan types $(STAMPS)/build $(STAMPS)/test $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench
+test: debian-packages lint interleavings asan tsan types $(STAMPS)/build $(STAMPS)/test $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench
 	$(BIN)/python -m pytest -m "not slow"
 
 unit: $(STAMPS)/build $(STAMPS)/test
@@ -53,12 +53,16 @@ types: $(STAMPS)/build $(STAMPS)/types $(STAMPS)/test
 # The core's own tests: they do not look for Python.
 define ctest
 	$(BIN)/cmake -S . -B $(BUILD)/$(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DMEMGUARD_WERROR=ON -DMEMGUARD_SANITIZE=$(2)
-	$(BIN)/cmake --build $(BUILD)/$(1)
-	$(3) $(BIN)/ctest --test-dir $(BUILD)/$(1) --output-on-failure
+	$(BIN)/cmake --build $(BUILD)/$(1) $(4)
+	$(3) $(BIN)/ctest --test-dir $(BUILD)/$(1) --output-on-failure $(5)
 endef
 
 cpp: debian-packages $(STAMPS)/tools
 	$(call ctest,cpp,,)
+
+# What no sanitizer has anything to say about: one thread and millions of states.
+interleavings: debian-packages $(STAMPS)/tools
+	$(call ctest,cpp,,,--target interleave_breaker,--tests-regex interleave_breaker)
 
 asan: debian-packages $(STAMPS)/tools
 	$(call ctest,asan,address$(COMMA)undefined,)

@@ -331,7 +331,7 @@ def compare(monkeypatch, machine: type[BreakerMachine], *, examples: int, at_lea
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_the_native_breaker_agrees_with_the_reference_over_ten_thousand_steps(monkeypatch, machine):
-    compare(monkeypatch, machine, examples=400, at_least=10_000)
+    compare(monkeypatch, machine, examples=250, at_least=10_000)
 
 
 @pytest.mark.slow

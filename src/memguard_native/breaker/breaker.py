@@ -31,7 +31,7 @@ from memguard_native.breaker.forms import (
 from memguard_native.breaker.policy import policy_of
 from memguard_native.breaker.snapshot import BreakerSnapshot
 from memguard_native.breaker.trip_rules import Asked, Rule
-from memguard_native.errors import ConfigError, SegmentUnavailableError
+from memguard_native.errors import ConfigError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -229,7 +229,7 @@ class CircuitBreaker:
             raise ConfigError("clock", clock, allowed)
         self._config = config
         self._enforce_by_auto = config.enforce
-        self._place = _place_of(config)
+        self._place = host.place_for(config)
         self._version = 0  # of the rules that all processes share, as `_config` has them
         policy = policy_of(config)
         self._policies = [(config, config.enforce, policy)]  # each once: the core keeps them all
@@ -244,7 +244,9 @@ class CircuitBreaker:
         events.register(self, self._core, config.name)
         if self._place is not None:
             host.watch(self, self._place)
-            if publishes:
+            if not publishes:
+                self._core.follow()
+            if self._core.followed == 0:  # nothing is published, or it is to be
                 self._join(self._place)
         self._follow_config()
         _living.add(self)
@@ -554,23 +556,21 @@ async def _call_and_await(function: Callable[..., Awaitable[R]], *args: Any, **k
     return await function(*args, **kwargs)
 
 
-def _place_of(config: BreakerConfig) -> host.Place | None:
-    if config.scope == "local":
-        return None
-    try:
-        return host.place_of(config.name, config.namespace)
-    except SegmentUnavailableError as error:
-        if str(error) not in _warned:  # once, and not for each breaker
-            _warned.add(str(error))
-            logger.warning("circuit %r is local to this process: %s", config.name, error)
-        return None
-
-
-_warned: set[str] = set()
-
-
 def _restore(config: BreakerConfig) -> CircuitBreaker:
-    return registry.get_or_make(config.name, lambda: CircuitBreaker.from_config(config))
+    """The breaker of this name, scope and namespace, by the rules of now and not of the pickle."""
+
+    def is_wanted(found: CircuitBreaker) -> bool:
+        had = found._config
+        return (had.scope, had.namespace) == (config.scope, config.namespace)
+
+    def make() -> CircuitBreaker:
+        if config.scope == "local":
+            return CircuitBreaker.from_config(config)
+        restored = CircuitBreaker.__new__(CircuitBreaker)
+        restored._set_up(config, "monotonic", publishes=False)
+        return restored
+
+    return registry.get_or_make(config.name, make, is_wanted)
 
 
 # The `with breaker:` blocks that the running task or thread is inside of, innermost first.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from memguard_native import _core
 from memguard_native.breaker import events
+from memguard_native.breaker.config import BreakerConfig
 from memguard_native.errors import ConfigError, SegmentUnavailableError
 
 if TYPE_CHECKING:
@@ -53,6 +54,25 @@ class _Watched:
 
 
 _watched: dict[str, _Watched] = {}  # by the segment's path
+
+
+def place_for(config: BreakerConfig) -> Place | None:
+    """Where the breaker is to lie; None: in this process's own memory.
+
+    Where there is no segment to be had, one warning says why. Raises SegmentError.
+    """
+    if config.scope == "local":
+        return None
+    try:
+        return place_of(config.name, config.namespace)
+    except SegmentUnavailableError as error:
+        if str(error) not in _warned:  # once, and not for each breaker
+            _warned.add(str(error))
+            logger.warning("circuit %r is local to this process: %s", config.name, error)
+        return None
+
+
+_warned: set[str] = set()
 
 
 def place_of(name: str, namespace: str | None) -> Place:

@@ -33,10 +33,18 @@ def get_or_create(name: str, **config: Any) -> CircuitBreaker:
     return get_or_make(name, lambda: CircuitBreaker(name, **config))
 
 
-def get_or_make(name: str, make: Callable[[], CircuitBreaker]) -> CircuitBreaker:
-    """The newest breaker of this name; else what `make()` gives, once whatever threads ask."""
+def get_or_make(
+    name: str,
+    make: Callable[[], CircuitBreaker],
+    is_wanted: Callable[[CircuitBreaker], bool] = lambda _found: True,
+) -> CircuitBreaker:
+    """The newest breaker of this name, if it is wanted; else what `make()` gives.
+
+    Made once, whatever threads ask.
+    """
     with _creating:
-        return _by_name.get(name) or make()
+        found = _by_name.get(name)
+        return found if found is not None and is_wanted(found) else make()
 
 
 def breakers() -> Iterator[CircuitBreaker]:

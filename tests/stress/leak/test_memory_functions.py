@@ -93,5 +93,5 @@ def test_memory_and_descriptors_stay_flat(case):
     growth()
     open_before = descriptors()
     # 16 bytes leaked by each call would be more; the smallest of three is free of other causes.
-    assert min(growth() for _ in range(3)) < max(16 * times, 16 * 1024)
+    assert any(growth() < max(16 * times, 16 * 1024) for _ in range(3))
     assert descriptors() == open_before

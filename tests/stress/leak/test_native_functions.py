@@ -193,7 +193,7 @@ def test_memory_stays_flat(case, caplog):
     def growth() -> int:
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]
-        for _ in range(3000):
+        for _ in range(1000):
             call()
         assert events.flush()
         gc.collect()  # also empties the free lists, the event thread's work included
@@ -202,8 +202,8 @@ def test_memory_stays_flat(case, caplog):
     tracemalloc.start()
     try:
         growth()
-        # One leaked pointer per call would be 24 kB; caches and counters of Python move less.
-        assert min(growth() for _ in range(3)) < 4096
+        # One leaked pointer per call would be 8 kB; caches and counters of Python move less.
+        assert any(growth() < 4096 for _ in range(3))
     finally:
         tracemalloc.stop()
 

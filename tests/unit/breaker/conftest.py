@@ -6,7 +6,6 @@ import pytest
 
 from memguard_native import CircuitBreaker
 from memguard_native._core import ManualClock
-from memguard_native.breaker import breaker as breaker_module
 from memguard_native.breaker import host
 
 # Rules that hold in any scope. What tests make without a scope is then in shared memory.
@@ -44,8 +43,8 @@ def any_scope(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     if request.param == "host":
         numbers = itertools.count()
         monkeypatch.setattr(
-            breaker_module,
-            "_place_of",
+            host,
+            "place_for",
             lambda config: host.place_of(str(number := next(numbers)), f"any-{number // 60}"),
         )
     return request.param

@@ -166,6 +166,17 @@ def test_a_breaker_unpickles_to_the_one_of_its_name_and_namespace():
     assert (restored.scope, restored.config.namespace) == ("host", "pickled")
 
 
+def test_an_unpickled_breaker_goes_by_the_rules_of_now_and_changes_none():
+    pickled = pickle.dumps(shared("q", 3))
+    kept = shared("q", 7)
+    local = CircuitBreaker("q")
+    restored = pickle.loads(pickled)
+    assert restored is not local
+    assert restored.scope == "host"
+    assert restored.config.failure_threshold == kept.config.failure_threshold == 7
+    assert pickle.loads(pickled) is restored
+
+
 @pytest.mark.parametrize(
     ("rules", "words"),
     [
