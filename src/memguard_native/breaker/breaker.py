@@ -21,8 +21,14 @@ from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 from memguard_native import _core
 from memguard_native.breaker import events, host, probing, registry, trip_rules
-from memguard_native.breaker.config import BreakerConfig, Ignorable, check_period
+from memguard_native.breaker.config import (
+    BreakerConfig,
+    Ignorable,
+    check_period,
+    checked_reason,
+)
 from memguard_native.breaker.forms import (
+    call_and_await,
     check_callable,
     close_unstarted,
     form_of,
@@ -38,8 +44,6 @@ R = TypeVar("R")
 Clock = _core.ManualClock | Literal["monotonic", "boottime"]
 
 logger = logging.getLogger("memguard_native.breaker")
-
-_MAX_REASON = 160
 
 
 class State(StrEnum):
@@ -362,7 +366,7 @@ class CircuitBreaker:
         being a coroutine function. Raises CircuitOpenError when it is awaited.
         """
         check_callable(function)
-        guarded = self._guard(functools.partial(_call_and_await, function), close_unstarted)
+        guarded = self._guard(functools.partial(call_and_await, function), close_unstarted)
         return cast("Awaitable[R]", guarded(*args, **kwargs))
 
     def attempt(self) -> _core.Attempt:
@@ -425,7 +429,7 @@ class CircuitBreaker:
         Nothing happens while it is forced open or disabled. Raises ConfigError.
         """
         check_period("retry_after", retry_after)
-        self._core.trip(retry_after, _checked_reason(reason))
+        self._core.trip(retry_after, checked_reason(reason))
 
     def reset(self) -> None:
         """Close the circuit now. Results of calls that are still running are ignored."""
@@ -437,7 +441,7 @@ class CircuitBreaker:
         Raises ConfigError.
         """
         check_period("for_", for_)
-        self._core.force_open(for_, _checked_reason(reason))
+        self._core.force_open(for_, checked_reason(reason))
 
     def disable(self, for_: float | None = None, reason: str | None = None) -> None:
         """Let every call run and count none, for `for_` seconds or until `auto()`; then closed.
@@ -445,7 +449,7 @@ class CircuitBreaker:
         Raises ConfigError.
         """
         check_period("for_", for_)
-        self._core.disable(for_, _checked_reason(reason))
+        self._core.disable(for_, checked_reason(reason))
 
     def shadow(self) -> None:
         """Reject nothing from now on, and tell what the rules would have done: `enforce=0`."""
@@ -544,16 +548,6 @@ class CircuitBreaker:
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.name!r} {self.state}>"
-
-
-def _checked_reason(reason: str | None) -> str | None:
-    if reason is not None and not isinstance(reason, str):
-        raise ConfigError("reason", reason, "must be a text or None")
-    return reason if reason is None else reason[:_MAX_REASON]
-
-
-async def _call_and_await(function: Callable[..., Awaitable[R]], *args: Any, **kwargs: Any) -> R:
-    return await function(*args, **kwargs)
 
 
 def _restore(config: BreakerConfig) -> CircuitBreaker:

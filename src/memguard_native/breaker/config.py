@@ -26,6 +26,7 @@ _MAX_PROBE_TIMEOUT = 64_800.0
 _LEAST_MAX_RESET_TIMEOUT = 300.0
 _PROBE_EXPIRIES = ("retry", "failure")
 _JITTER_MODES = ("spread", "full", "equal")
+_MAX_REASON = 160
 _SCOPES = ("local", "host")
 _MAX_SHARED_BAD_CALLS = 128
 _CALLABLES = ("probe", "backoff", "reopen_after", "failure_if", "failure_if_result", "on_event")
@@ -255,6 +256,13 @@ def check_period(field: str, value: Any) -> None:
     """
     if value is not None:
         _check_seconds(field, value, _MIN_RESET_TIMEOUT, _MAX_RESET_TIMEOUT)
+
+
+def checked_reason(reason: Any) -> str | None:
+    """The reason of something done by hand, clipped. Raises ConfigError."""
+    if reason is not None and not isinstance(reason, str):
+        raise ConfigError("reason", reason, "must be a text or None")
+    return reason if reason is None else reason[:_MAX_REASON]
 
 
 def _check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:

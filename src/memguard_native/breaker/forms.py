@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import IntEnum
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -84,3 +84,8 @@ def close_unstarted(*arguments: object) -> None:
             inspect.getcoroutinestate(argument) == inspect.CORO_CREATED
         ):
             argument.close()
+
+
+async def call_and_await(function: Callable[..., Awaitable[R]], *args: Any, **kwargs: Any) -> R:
+    """Call and wait, as one coroutine function."""
+    return await function(*args, **kwargs)
