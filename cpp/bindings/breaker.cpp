@@ -280,6 +280,9 @@ std::uint64_t Breaker::successes() const {
         if (windows != nullptr && std::find(seen.begin(), seen.end(), windows) == seen.end()) {
             seen.push_back(windows);
             sum += windows->successes();
+            if (place_.is_shared()) {
+                break;  // windows of all sizes count there in the same rows
+            }
         }
     }
     return sum;

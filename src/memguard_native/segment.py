@@ -59,10 +59,7 @@ class Segment:
 
     def has_its_name(self) -> bool:
         """Whether the file is still found under its path: it may be replaced, or removed."""
-        try:
-            return _file_id(os.stat(self.path, follow_symlinks=False)) == self._file_id
-        except OSError:
-            return False
+        return _is_found(self.path, self._file_id)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -297,23 +294,39 @@ def check_directory(path: Path) -> None:
 def _locked(path: Path) -> Iterator[None]:
     """Holds the lock beside the segment. A file of its own: the segment itself may be replaced."""
     lock = path.with_name(path.name + ".lock")
-    file = os.open(lock, os.O_RDWR | os.O_CREAT | _OPEN_FLAGS, _FILE_MODE)
-    try:
-        _check_is_ours(lock, os.fstat(file))
-        deadline = time.monotonic() + _LOCK_TIMEOUT
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
+    deadline = time.monotonic() + _LOCK_TIMEOUT
+    while True:
+        file = os.open(lock, os.O_RDWR | os.O_CREAT | _OPEN_FLAGS, _FILE_MODE)
+        try:
+            _check_is_ours(lock, os.fstat(file))
+            while not _try_lock(file):
                 if time.monotonic() > deadline:
                     problem = f"another process holds its lock for more than {_LOCK_TIMEOUT:g} s"
-                    cure = "look for a stopped process with: fuser " + str(lock)
-                    raise SegmentUnavailableError(str(path), problem, cure) from None
+                    cure = f"look for a stopped process with: fuser {lock}"
+                    raise SegmentUnavailableError(str(path), problem, cure)
                 time.sleep(_LOCK_POLL)
-        yield
-    finally:
-        os.close(file)  # gives the lock up
+            # Whoever held it may have removed it: then others lock another file of this name.
+            if _is_found(lock, _file_id(os.fstat(file))):
+                yield
+                return
+        finally:
+            os.close(file)  # gives the lock up
+
+
+def _try_lock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_found(path: Path, file_id: tuple[int, int]) -> bool:
+    """Whether this very file is what its path leads to."""
+    try:
+        return _file_id(os.stat(path, follow_symlinks=False)) == file_id
+    except OSError:
+        return False
 
 
 def _check_is_ours(path: Path, found: os.stat_result) -> None:

@@ -216,6 +216,27 @@ def test_a_lock_that_is_held_makes_breakers_local(path, monkeypatch, caplog):
         os.close(lock)
 
 
+def test_a_lock_file_that_its_holder_removed_is_no_lock(path):
+    lock = path.with_name(path.name + ".lock")
+    removed = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    real = segments._try_lock
+
+    def lock_after_the_removal(file):
+        if lock.exists() and os.fstat(file).st_ino == os.fstat(removed).st_ino:
+            lock.unlink()
+        return real(file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "_try_lock", lock_after_the_removal)
+        with attach("given").locked():
+            assert lock.exists()
+            other = os.open(lock, os.O_RDWR)
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.close(other)
+    os.close(removed)
+
+
 def test_another_time_namespace_makes_breakers_local(path, monkeypatch, caplog):
     monkeypatch.setattr(segments, "_namespace_id", lambda kind: 77 if kind == "time" else 1)
     check_local(caplog, "another time namespace, whose clock differs", "given")

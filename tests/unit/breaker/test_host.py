@@ -125,6 +125,15 @@ def test_new_sizes_of_windows_begin_anew_for_all(clock):
     assert other.state is State.closed
 
 
+def test_successes_are_counted_once_whatever_sizes_the_windows_had(clock):
+    breaker = shared("sizes", clock=clock, failure_rate=0.5)
+    assert admitted(breaker)
+    breaker.configure(count_window=10)
+    assert admitted(breaker)
+    breaker.configure(count_window=100)
+    assert breaker.snapshot().successes == 2
+
+
 def test_shadow_and_auto_work_from_different_processes(clock):
     one = shared("s", 1, clock=clock, enforce=0.5)
     other = shared("s", 1, clock=clock, enforce=0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -182,3 +183,11 @@ def test_it_runs_as_a_command(breaker):
     )
     assert done.stdout == "search: forced_open\n"
     assert breaker.state is State.forced_open
+
+
+def test_the_documented_columns_are_those_that_are_shown(breaker, capsys):
+    main(["breakers"])
+    page = (Path(__file__).parents[3] / "docs/command-line.md").read_text()
+    for line in capsys.readouterr().out.splitlines():
+        if line.startswith(("BREAKER", "SLOT")):
+            assert any(line.split() == shown.split() for shown in page.splitlines())
