@@ -160,6 +160,7 @@ bool push_sample(const SegmentHandle& handle, const py::tuple& fields) {
     sample.owner = value_of(segment.slot(row).owner);
     sample.claim = segment.claim_of(row);
     segment.history(row).push(sample);
+    handle.beat();
     return true;
 }
 

@@ -63,7 +63,7 @@ void SegmentHandle::release_slot() noexcept {
     row_.store(kOverflowRow, std::memory_order_relaxed);  // relaxed: calls may still be counted
 }
 
-void SegmentHandle::beat() noexcept {
+void SegmentHandle::beat() const noexcept {
     if (has_slot()) {
         // relaxed: for people
         segment_.slot(row()).heartbeat_ns.store(monotonic_ns(), std::memory_order_relaxed);

@@ -45,7 +45,7 @@ class SegmentHandle {
         row_.store(kOverflowRow, std::memory_order_relaxed);  // relaxed: the child has one thread
     }
     // This process lives.
-    void beat() noexcept;
+    void beat() const noexcept;
 
     [[nodiscard]] Windows* new_windows(std::size_t breaker, const WindowConfig& sizes) const;
 
