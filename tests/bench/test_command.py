@@ -127,6 +127,17 @@ def test_broken_suite_exits_with_3_and_the_others_are_still_reported(
     assert "## ring" in output.out
 
 
+def test_what_a_suite_started_is_stopped_also_if_the_suite_fails(benches: Any) -> None:
+    stopped: list[str] = []
+
+    def broken(b: Bench) -> None:
+        b.resources.callback(stopped.append, "server")
+        raise RuntimeError("no figures today")
+
+    assert benches(breaker=broken)() == 3
+    assert stopped == ["server"]
+
+
 def test_package_that_is_not_built_exits_with_3_and_names_the_cure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
