@@ -134,8 +134,9 @@ def measure_suite(suite: suites.Suite, effort: Effort, most_runs: int) -> dict[s
     for attempt in range(1, most_runs + 1):
         progress = Progress(f"{suite.group}/{suite.name}, run {attempt}")
         bench = Bench(effort, progress)
-        suite.module.suite(bench)
-        bench.run()
+        with bench.resources:  # also if the suite fails before it runs
+            suite.module.suite(bench)
+            bench.run()
         progress.done()
         runs.append(bench)
         result = report.suite_report(suite, runs)

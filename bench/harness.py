@@ -138,7 +138,8 @@ class Bench:
     yardstick: str | None = None
     pin: bool = True
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    _resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    # What the cases need as long as they run: freed with them.
+    resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _runner: asyncio.Runner | None = None
 
     # --- declared by suites -----------------------------------------------------------------
@@ -164,7 +165,7 @@ class Bench:
         if awaits:
             chunk = loops.awaiting(statement, local, self._event_loop())
         elif threads > 1:
-            pool = self._resources.enter_context(ThreadPoolExecutor(threads))
+            pool = self.resources.enter_context(ThreadPoolExecutor(threads))
             chunk, chunk_ns = loops.threaded(statement, local, pool, threads), THREADED_CHUNK_NS
             self.pin = False
         else:
@@ -213,7 +214,7 @@ class Bench:
     def run(self) -> None:
         """Run the rounds of the timed cases; free what they held."""
         timed = [case for case in self.cases.values() if case.chunk is not None]
-        with self._resources:
+        with self.resources:
             if timed:
                 with _quiet_interpreter(self.pin):
                     self._rounds(timed)
@@ -232,7 +233,7 @@ class Bench:
 
     def _event_loop(self) -> asyncio.Runner:
         if self._runner is None:
-            self._runner = self._resources.enter_context(
+            self._runner = self.resources.enter_context(
                 asyncio.Runner(loop_factory=self.loop_factory)
             )
         return self._runner

@@ -44,7 +44,16 @@ def number(program: Path, *arguments: object) -> float:
 
     Raises NativeError.
     """
-    return float(_run([str(program), *map(str, arguments)]))
+    (found,) = numbers(program, *arguments)
+    return found
+
+
+def numbers(program: Path, *arguments: object) -> list[float]:
+    """The numbers that the program prints, on one line.
+
+    Raises NativeError.
+    """
+    return [float(word) for word in _run([str(program), *map(str, arguments)]).split()]
 
 
 def _run(command: list[str]) -> str:

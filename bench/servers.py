@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,9 +69,18 @@ def free_port() -> int:
         return port
 
 
-@contextlib.contextmanager
-def running(command: Sequence[str], port: int, ready_path: str) -> Iterator[Server]:
+def running(
+    command: Sequence[str], port: int, ready_path: str
+) -> contextlib.AbstractContextManager[Server]:
     """Start `command`, wait until `ready_path` answers 200, stop it at exit."""
+    return running_until_stopped(command, port, lambda: _answers(port, ready_path))
+
+
+@contextlib.contextmanager
+def running_until_stopped(
+    command: Sequence[str], port: int, is_ready: Callable[[], bool]
+) -> Iterator[Server]:
+    """Start `command`, wait until it is ready, stop it at exit. Raises ServerError."""
     with tempfile.TemporaryFile() as log:
         start = time.perf_counter()
         process = subprocess.Popen(
@@ -83,7 +92,7 @@ def running(command: Sequence[str], port: int, ready_path: str) -> Iterator[Serv
             stderr=log,
         )
         try:
-            while not _answers(port, ready_path):
+            while not is_ready():
                 if process.poll() is not None or time.perf_counter() - start > START_TIMEOUT_S:
                     log.seek(0)
                     words = log.read().decode(errors="replace")[-2000:]

@@ -21,6 +21,7 @@ DISTRIBUTIONS = (
     "interlock-cb",
     "purgatory",
     "pybreaker",
+    "redis",
     "numpy",
     "psutil",
     "fastapi",

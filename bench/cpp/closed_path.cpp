@@ -5,95 +5,45 @@
 // word     as a guard does: the shared word is loaded and compared before and after the call
 // counter  as a breaker with a shared counter does: one fetch_add per call, for comparison
 //
-// CALLS is per thread. The call is empty, but the compiler cannot see that.
-#include "memguard/breaker_word.hpp"
-#include "memguard/config.hpp"
-
-#include <algorithm>  // std::max, std::min
-#include <atomic>     // std::atomic
-#include <chrono>     // std::chrono::steady_clock
-#include <cstdint>    // std::uint64_t
-#include <cstdio>     // std::printf, std::fprintf
-#include <cstdlib>    // std::strtoull
+// CALLS is per thread.
+#include <atomic>   // std::atomic
+#include <cstdint>  // std::uint64_t
+#include <cstdio>   // std::printf, std::fprintf
+#include <cstdlib>  // std::strtoull
 #include <string_view>
 #include <thread>
 #include <vector>
 
-namespace {
+#include "calls.hpp"
+#include "memguard/breaker_word.hpp"
+#include "memguard/config.hpp"
 
-using Clock = std::chrono::steady_clock;
-using Function = bool (*)() noexcept;
+namespace {
 
 // A line of its own, as in BreakerCell.
 struct alignas(memguard::kCacheLineBytes) Shared {
     std::atomic<std::uint64_t> bits{memguard::Word::closed(0, 1).bits()};
 };
 
-struct Span {
-    Clock::time_point start;
-    Clock::time_point end;
-};
-
-[[gnu::noinline]] bool target() noexcept {
-    asm volatile("" ::: "memory");
-    return true;
-}
-
-[[gnu::noinline, gnu::cold]] bool leave_to_the_cold_path() noexcept {
-    asm volatile("" ::: "memory");
-    return false;
-}
-
-bool call_guarded(Shared& shared, Function function) noexcept {
-    // acquire: as the guard, which pairs it with the compare_exchange of a transition
-    const std::uint64_t word = shared.bits.load(std::memory_order_acquire);
-    if (!memguard::healthy(word)) [[unlikely]] {
-        return leave_to_the_cold_path();
-    }
-    const bool result = function();
-    // relaxed: only compared
-    if (!result || shared.bits.load(std::memory_order_relaxed) != word) [[unlikely]] {
-        return leave_to_the_cold_path();
-    }
-    return result;
-}
-
-bool call_counted(Shared& shared, Function function) noexcept {
-    // relaxed: a sum; nothing is decided from it
-    shared.bits.fetch_add(1, std::memory_order_relaxed);
-    return function();
-}
-
-template <bool (*kCall)(Shared&, Function) noexcept>
+template <auto kCall>
 double millions_per_s(unsigned threads, std::uint64_t calls) {
     static Shared shared;
-    const Function volatile opaque = target;
-    std::atomic<unsigned> missing{threads};
-    std::vector<Span> spans(threads);
+    std::atomic<unsigned> come{0};
+    std::vector<bench::Span> spans(threads);
     {
         std::vector<std::jthread> running;
-        for (Span& span : spans) {
-            running.emplace_back([&span, &missing, calls, function = Function{opaque}] {
-                Span own;
-                // Spinning, so that all begin within a microsecond. relaxed: nothing is published
-                missing.fetch_sub(1, std::memory_order_relaxed);
-                while (missing.load(std::memory_order_relaxed) != 0) {
-                }
-                own.start = Clock::now();
-                for (std::uint64_t done = 0; done < calls; ++done) {
-                    kCall(shared, function);
-                }
-                own.end = Clock::now();
-                span = own;
+        for (bench::Span& span : spans) {
+            running.emplace_back([&span, &come, threads, calls] {
+                bench::meet(come, threads);
+                span = bench::make_calls<kCall>(shared.bits, calls);
             });
         }
     }
-    Span whole = spans.front();
-    for (const Span& span : spans) {
-        whole = {std::min(whole.start, span.start), std::max(whole.end, span.end)};
+    bench::Span whole = spans.front();
+    for (const bench::Span& span : spans) {
+        whole = whole.joined(span);
     }
-    const std::chrono::duration<double, std::micro> elapsed = whole.end - whole.start;
-    return static_cast<double>(calls) * threads / elapsed.count();
+    return static_cast<double>(calls) * threads / whole.microseconds();
 }
 
 }  // namespace
@@ -111,7 +61,7 @@ int main(int argc, char** argv) {
         return 2;
     }
     const auto measure =
-        what == "word" ? millions_per_s<call_guarded> : millions_per_s<call_counted>;
+        what == "word" ? millions_per_s<bench::call_guarded> : millions_per_s<bench::call_counted>;
     std::printf("%.3f\n", measure(threads, calls));
     return 0;
 }

@@ -47,6 +47,8 @@ BREAKERS = (
     Peer("purgatory", "purgatory", "purgatory"),
     Peer("interlock", "interlock-cb", "interlock-cb"),
 )
+# One that processes share as well. Its adapter has `closed(f, client)` only.
+WITH_REDIS = Peer("pybreaker_redis", "pybreaker with Redis", "pybreaker")
 
 
 class SimulatedOutageError(Exception):

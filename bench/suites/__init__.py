@@ -28,6 +28,11 @@ ORDER = (
     "ring_push",
     "ring_snapshot",
     "sampler",
+    "shared_call",
+    "shared_arguments",
+    "shared_seen",
+    "shared_processes",
+    "shared_rivals",
     "embedding",
 )
 

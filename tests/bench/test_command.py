@@ -127,6 +127,17 @@ def test_broken_suite_exits_with_3_and_the_others_are_still_reported(
     assert "## ring" in output.out
 
 
+def test_what_a_suite_started_is_stopped_also_if_the_suite_fails(benches: Any) -> None:
+    stopped: list[str] = []
+
+    def broken(b: Bench) -> None:
+        b.resources.callback(stopped.append, "server")
+        raise RuntimeError("no figures today")
+
+    assert benches(breaker=broken)() == 3
+    assert stopped == ["server"]
+
+
 def test_package_that_is_not_built_exits_with_3_and_names_the_cure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,7 +179,8 @@ def test_list_tells_group_name_and_question(
 
 def test_real_suites_have_a_group_and_a_question_each() -> None:
     found = suites.every()
-    assert {suite.group for suite in found} == {"breaker", "ring", "sampler", "embedding"}
+    groups = {suite.group for suite in found}
+    assert groups == {"breaker", "ring", "sampler", "shared", "embedding"}
     assert all(suite.question.endswith("?") for suite in found)
     assert [suite.name for suite in found] == list(suites.ORDER)
 

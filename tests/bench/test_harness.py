@@ -205,7 +205,7 @@ def counted(count: Callable[[Bench, Callable[[], None]], None]) -> tuple[int, Be
     count(b, target)
     (case,) = b.cases.values()
     assert case.chunk is not None
-    with b._resources:
+    with b.resources:
         case.chunk(7)
     return calls, b
 

@@ -8,7 +8,7 @@ import pytest
 from bench.harness import Bench
 from bench.suites import instructions
 
-from bench import callgrind, rivals
+from bench import callgrind, redis_server, rivals, servers
 
 PEERS = pytest.mark.parametrize("peer", rivals.BREAKERS, ids=lambda peer: peer.module)
 
@@ -70,6 +70,17 @@ def test_opened_peer_rejects_again_and_again(peer: rivals.Peer) -> None:
             before()
         with pytest.raises(rejection):
             guarded()
+
+
+def test_pybreaker_with_redis_keeps_its_state_there_and_never_trips() -> None:
+    import redis
+
+    with redis_server.running() as server, redis.Redis(servers.HOST, server.port) as client:
+        guarded = rivals.WITH_REDIS.load().closed(rivals.fail, client)
+        for _ in range(20):
+            with pytest.raises(rivals.SimulatedOutageError):
+                guarded()
+        assert client.get("bench:pybreaker:state") == b"closed"
 
 
 def test_breaker_that_never_opens_is_an_error() -> None:
