@@ -17,7 +17,7 @@ from bench import report
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "bench" / "results" / "python3.11"
-GROUPS = ("breaker", "ring", "sampler", "embedding")
+GROUPS = ("breaker", "ring", "sampler", "shared", "embedding")
 
 OURS = "memguard"
 PEERS = (

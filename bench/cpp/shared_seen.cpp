@@ -1,11 +1,12 @@
 // How long until another process sees what this one did to a breaker that they share?
 //
-//   shared_seen word|trip|failures ROUNDS     prints nanoseconds: minimum, median, 99th percentile
+//   shared_seen word|trip|fifth|failures ROUNDS     prints nanoseconds: minimum, median, 99th
+//                                                   percentile
 //
 // word      one store to a word that they share: what the machine takes
 // trip      the circuit is opened by hand
-// failures  it is opened by as many failing calls as its threshold asks for, five: counted from
-//           before the first of them
+// fifth     it is opened by the last of as many failing calls as its threshold asks for, five
+// failures  the same, counted from before the first of them
 //
 // The other process does nothing but load the word, as each call of its guards does. Each has a
 // core of its own, and its own mapping of the file. The clock is read once on each side, within the
@@ -37,6 +38,7 @@ class BareWord {
   public:
     BareWord(Notes& notes, const bench::SegmentFile&) : word_(notes.word) {}
 
+    void prepare() noexcept {}
     // release, both stores: pair with the acquire load
     void change() noexcept { word_.store(1, std::memory_order_release); }
     void undo() noexcept { word_.store(0, std::memory_order_release); }
@@ -51,6 +53,7 @@ class Circuit {
   public:
     Circuit(Notes&, const bench::SegmentFile& file) : sharer_(file) {}
 
+    void prepare() noexcept {}
     void undo() noexcept { sharer_.cell().reset(sharer_.rules(), memguard::monotonic_ns()); }
     bool is_seen() noexcept { return sharer_.cell().load().phase() == memguard::Phase::open; }
 
@@ -67,11 +70,21 @@ class Tripped : public Circuit {
 class Failing : public Circuit {
   public:
     using Circuit::Circuit;
-    void change() noexcept {
-        for (std::int64_t i = 0; i < sharer_.rules().config.failure_threshold; ++i) {
+    void change() noexcept { fail(sharer_.rules().config.failure_threshold); }
+
+  protected:
+    void fail(std::int64_t times) noexcept {
+        for (std::int64_t i = 0; i < times; ++i) {
             sharer_.fail();
         }
     }
+};
+
+class FailingAtLast : public Failing {
+  public:
+    using Failing::Failing;
+    void prepare() noexcept { fail(sharer_.rules().config.failure_threshold - 1); }
+    void change() noexcept { fail(1); }
 };
 
 template <class Thing>
@@ -98,6 +111,7 @@ std::vector<std::int64_t> latencies_ns(Notes& notes, Thing thing, std::uint64_t 
         // acquire: pairs with the release store in watch()
         while (notes.watched_round.load(std::memory_order_acquire) != round) {
         }
+        thing.prepare();
         const std::int64_t start_ns = memguard::monotonic_ns();
         thing.change();
         std::int64_t seen_ns = 0;
@@ -127,8 +141,8 @@ std::vector<std::int64_t> measure(std::uint64_t rounds) {
 
 int main(int argc, char** argv) {
     const std::string_view what = argc == 3 ? argv[1] : "";
-    if (what != "word" && what != "trip" && what != "failures") {
-        std::fprintf(stderr, "usage: shared_seen word|trip|failures ROUNDS\n");
+    if (what != "word" && what != "trip" && what != "fifth" && what != "failures") {
+        std::fprintf(stderr, "usage: shared_seen word|trip|fifth|failures ROUNDS\n");
         return 2;
     }
     const std::uint64_t rounds = std::strtoull(argv[2], nullptr, 10);
@@ -136,9 +150,10 @@ int main(int argc, char** argv) {
         std::fprintf(stderr, "shared_seen: ROUNDS is a positive number\n");
         return 2;
     }
-    std::vector<std::int64_t> found = what == "word"   ? measure<BareWord>(rounds)
-                                      : what == "trip" ? measure<Tripped>(rounds)
-                                                       : measure<Failing>(rounds);
+    std::vector<std::int64_t> found = what == "word"    ? measure<BareWord>(rounds)
+                                      : what == "trip"  ? measure<Tripped>(rounds)
+                                      : what == "fifth" ? measure<FailingAtLast>(rounds)
+                                                        : measure<Failing>(rounds);
     std::sort(found.begin(), found.end());
     const auto at = [&](std::size_t percent) {
         return static_cast<long long>(found[(found.size() - 1) * percent / 100]);

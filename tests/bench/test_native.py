@@ -65,7 +65,7 @@ def test_shared_path_with_wrong_arguments_is_an_error(
 
 
 @needs_two_cores
-@pytest.mark.parametrize("change", ["word", "trip", "failures"])
+@pytest.mark.parametrize("change", ["word", "trip", "fifth", "failures"])
 def test_shared_seen_tells_how_long_the_sight_of_a_change_took(
     shared_seen: Path, change: str
 ) -> None:

@@ -63,13 +63,15 @@ def test_shared_guard_is_judged_by_the_local_one(
 
 
 @pytest.mark.parametrize(("median_ns", "is_met"), [(999.0, True), (1001.0, False)])
-def test_sight_of_five_failures_is_judged_by_its_median(
+def test_sight_of_a_trip_is_judged_by_its_median(
     no_programs: None, monkeypatch: pytest.MonkeyPatch, median_ns: float, is_met: bool
 ) -> None:
-    monkeypatch.setattr(native, "numbers", lambda *_: [300.0, median_ns, 9000.0])
+    found = {"word": 80.0, "trip": 160.0, "fifth": 200.0, "failures": median_ns}
+    monkeypatch.setattr(native, "numbers", lambda _, what, rounds: [40.0, found[what], 9000.0])
+    monkeypatch.setattr(shared_seen, "PAUSE_S", 0.0)
     b = Bench(TINY)
     shared_seen.suite(b)
-    assert met(b) == [is_met]
+    assert met(b) == [True, is_met]
 
 
 @pytest.mark.parametrize(("together", "is_met"), [(9.1, True), (8.9, False)])
