@@ -3,9 +3,9 @@
 Two processes in C++ with a core each; the other one does nothing but load the word, as each call
 of its guards does. Every round is one change and one sight of it, with both readings of the clock.
 The goal is for a trip: by hand, and by the last of five failing calls, which opens. From before the
-first of the five it takes longer, as the word of each is sent to the core that watches: reported. Medians of turns that
-are spread over seconds, because the cores of a virtual machine move: at times they lie so far apart
-that a bare word takes thrice as long.
+first of the five it takes longer, as the word of each is sent to the core that watches: reported.
+Medians of turns that are spread over seconds, because the cores of a virtual machine move: at times
+they lie so far apart that a bare word takes thrice as long.
 """
 
 from __future__ import annotations
