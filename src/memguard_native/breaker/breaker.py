@@ -224,7 +224,14 @@ class CircuitBreaker:
         )
         self._set_up(config, clock, publishes=True)
 
-    def _set_up(self, config: BreakerConfig, clock: Clock, *, publishes: bool) -> None:
+    def _set_up(
+        self,
+        config: BreakerConfig,
+        clock: Clock,
+        *,
+        publishes: bool,
+        place: host.Place | None = None,
+    ) -> None:
         manual = clock if isinstance(clock, _core.ManualClock) else None
         if manual is None and clock not in ("monotonic", "boottime"):
             raise ConfigError("clock", clock, "must be 'monotonic', 'boottime' or a ManualClock")
@@ -233,7 +240,7 @@ class CircuitBreaker:
             raise ConfigError("clock", clock, allowed)
         self._config = config
         self._enforce_by_auto = config.enforce
-        self._place = host.place_for(config)
+        self._place = host.place_for(config) if place is None else place
         self._version = 0  # of the rules that all processes share, as `_config` has them
         policy = policy_of(config)
         self._policies = [(config, config.enforce, policy)]  # each once: the core keeps them all
@@ -286,16 +293,16 @@ class CircuitBreaker:
         """The breaker of scope "host" that other processes have made, by the rules that they share.
 
         To look at it and to act on it by hand; their rules stay. The namespace is that of
-        `CircuitBreaker`. It makes neither a breaker nor a segment.
+        `CircuitBreaker`. It makes neither a breaker nor a segment, and is never local.
 
         Raises:
             ConfigError: there is no breaker of this name.
-            SegmentError: there is no segment of this namespace, or it cannot be used.
+            SegmentError: there is no segment of this namespace, or it cannot be used or is locked.
         """
-        rules = host.published_rules(name, namespace)
+        place, rules = host.place_of_published(name, namespace)
         breaker = cls.__new__(cls)
         config = BreakerConfig(name=name, scope="host", namespace=namespace, **rules)
-        breaker._set_up(config, "monotonic", publishes=False)
+        breaker._set_up(config, "monotonic", publishes=False, place=place)
         return breaker
 
     @property

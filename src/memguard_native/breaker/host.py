@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from memguard_native import _core
 from memguard_native.breaker import events
 from memguard_native.breaker.config import BreakerConfig
-from memguard_native.errors import ConfigError, SegmentUnavailableError
+from memguard_native.errors import ConfigError, SegmentError, SegmentUnavailableError
 
 if TYPE_CHECKING:
     from memguard_native.breaker.breaker import CircuitBreaker
@@ -95,28 +95,43 @@ def place_of(name: str, namespace: str | None) -> Place:
     return Place(segment, index)
 
 
-def published_rules(name: str, namespace: str | None) -> dict[str, Any]:
-    """The numbers that processes share of this breaker, by the names of `BreakerConfig`.
+def place_of_published(name: str, namespace: str | None) -> tuple[Place, dict[str, Any]]:
+    """The place of a breaker that others have made, and the numbers that they share of it.
+
+    The numbers by the names of `BreakerConfig`. Neither a breaker nor a segment is made.
 
     Raises:
         ConfigError: there is no breaker of this name.
-        SegmentError: there is no segment of this namespace, or it cannot be used.
+        SegmentError: there is no segment of this namespace, or it cannot be used, or its breaker
+            has no rules.
     """
     from memguard_native import segment as segments
 
-    core = segments.look_at(segments.path_of(segments.checked_namespace(namespace))).core
-    index = core.find_breaker(name)
-    rules = None if index is None else core.rules(index)
+    there = segments.look_at(segments.path_of(segments.checked_namespace(namespace)))
+    index_of(there.core, name)  # before attaching, which makes a segment where there is none
+    segment = segments.attach(namespace)
+    index = index_of(segment.core, name)
+    rules = segment.core.rules(index)
     if rules is None:
-        names = sorted(core.breaker_names().values())
-        close = difflib.get_close_matches(name, names, n=1)
-        guess = f"did you mean {close[0]!r}? " if close else ""
-        there = ", ".join(map(repr, names)) or "none"
-        raise ConfigError(
-            "name", name, f"must be one of the shared breakers; {guess}there: {there}"
-        )
+        cure = "the next process that makes the breaker brings some"
+        raise SegmentError(str(segment.path), f"the breaker {name!r} has no legal rules", cure)
     del rules["enforce_by_auto"]
-    return rules
+    return Place(segment, index), rules
+
+
+def index_of(core: _core.Segment, name: str) -> int:
+    """Where the breaker lies in its segment.
+
+    Raises ConfigError: there is none of this name.
+    """
+    index = core.find_breaker(name)
+    if index is not None:
+        return index
+    names = sorted(core.breaker_names().values())
+    close = difflib.get_close_matches(name, names, n=1)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    there = ", ".join(map(repr, names)) or "none"
+    raise ConfigError("name", name, f"must be one of the shared breakers; {guess}there: {there}")
 
 
 def watch(breaker: CircuitBreaker, place: Place) -> None:

@@ -112,12 +112,12 @@ def _look(name: str | None, namespace: str | None) -> dict[str, Any]:
 
     segment = look_at(path_of(checked_namespace(namespace)))
     core = segment.core
-    if name is not None:
-        host.published_rules(name, namespace)  # there is none: says which there are
+    # By its place: what a stranger wrote can have a name twice.
+    only = None if name is None else host.index_of(core, name)
     breakers = [
         BreakerSnapshot.of(one, core.snapshot(index)).to_dict() | {"rules": core.rules(index)}
         for index, one in sorted(core.breaker_names().items(), key=lambda item: item[1])
-        if name is None or one == name
+        if only is None or index == only
     ]
     workers = [
         worker

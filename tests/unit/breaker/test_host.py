@@ -13,7 +13,14 @@ import pickle
 
 import pytest
 
-from memguard_native import BreakerConfig, CircuitBreaker, CircuitOpenError, ConfigError, State
+from memguard_native import (
+    BreakerConfig,
+    CircuitBreaker,
+    CircuitOpenError,
+    ConfigError,
+    SegmentError,
+    State,
+)
 from memguard_native import segment as segments
 from memguard_native.breaker import events, host
 
@@ -234,6 +241,42 @@ def test_a_hostile_hand_in_the_published_rules_changes_none(clock):
     assert breaker.config.failure_threshold == 2
     assert breaker.state is State.open
     assert segments.attach().core.header()["repairs"] == 1
+
+
+# --- by name alone --------------------------------------------------------------------------------
+
+
+def test_a_breaker_that_others_made_is_attached_to_by_its_name(caplog):
+    made = shared("known", 3, failure_rate=0.5, enforce=0.5)
+    heard = []
+    stop = events.subscribe(heard.append)
+    with caplog.at_level(logging.INFO):
+        attached = CircuitBreaker.attach("known")
+    assert caplog.records == []
+    assert events.flush()
+    stop()
+    assert heard == []
+    assert attached.config.is_same_as(made.config)
+    attached.trip()
+    assert made.state is State.open
+
+
+def test_one_that_is_attached_to_is_never_local(monkeypatch):
+    shared("locked")
+    segments._attached.clear()  # as in another process
+    monkeypatch.setattr(segments, "_LOCK_TIMEOUT", 0.05)
+    is_refused = pytest.raises(SegmentError, match="another process holds its lock")
+    with segments._locked(segments.path_of("default")), is_refused:
+        CircuitBreaker.attach("locked")
+
+
+def test_attaching_by_name_makes_no_rules():
+    segment = segments.attach()
+    with segment.locked():
+        index = segment.core.claim_breaker("claimed, no more")
+    with pytest.raises(SegmentError, match="'claimed, no more' has no legal rules"):
+        CircuitBreaker.attach("claimed, no more")
+    assert segment.core.rules(index) is None
 
 
 def test_a_file_that_is_removed_or_replaced_is_attached_to_again(clock, caplog):

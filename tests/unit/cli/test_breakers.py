@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from memguard_native import CircuitBreaker, MemoryMonitor, State
+from memguard_native import segment as segments
 from memguard_native.breaker import events
 from memguard_native.cli.main import main
 from memguard_native.segment import attach, path_of
@@ -47,9 +48,14 @@ def test_breakers_and_workers_are_shown(breaker, capsys):
 
 def test_looking_writes_nothing(breaker, capsys):
     fail(breaker, 1)
-    before = path_of("default").read_bytes()
-    assert main(["breakers"]) == main(["breakers", "search"]) == main(["breakers", "--json"]) == 0
-    assert path_of("default").read_bytes() == before
+    content = path_of("default").read_bytes()
+    copy = path_of("copy")  # the file itself is written by the heartbeat of this process
+    copy.write_bytes(content)
+    copy.chmod(0o400)
+    for arguments in ([], ["search"], ["--json"]):
+        assert main(["breakers", "--namespace", "copy", *arguments]) == 0
+    assert copy.read_bytes() == content
+    assert not copy.with_name(copy.name + ".lock").exists()
 
 
 def test_json_has_everything(breaker, capsys):
@@ -144,6 +150,17 @@ def test_what_is_wrong_is_one_sentence(breaker, capsys, arguments, code, words):
     told = capsys.readouterr().err
     assert words in told
     assert len(told.splitlines()) == 1
+    assert breaker.state is State.closed
+
+
+def test_an_action_that_cannot_reach_the_others_fails(breaker, capsys, monkeypatch):
+    segments._attached.clear()  # as in another process
+    monkeypatch.setattr(segments, "_LOCK_TIMEOUT", 0.05)
+    with segments._locked(path_of("default")):
+        assert main(["breakers", "search", "trip"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "another process holds its lock" in captured.err
     assert breaker.state is State.closed
 
 
