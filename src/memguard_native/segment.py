@@ -39,6 +39,9 @@ _LOCK_POLL = 0.005
 _OLD = 3600.0
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SUFFIX = f"-v{_core.SEGMENT_VERSION}.seg"
+# What lies beside a segment: group 1 is the segment's own name. Anything else is not ours, and
+# MEMGUARD_DIR may be a directory with other files.
+_BESIDE = re.compile(rf"(.+{re.escape(_SUFFIX)})\.(?:lock|damaged|[0-9a-f]{{16}}\.new)")
 _OPEN_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_MODE = 0o600
 _LINUX_ONLY = "keep scope='local' on this system"
@@ -56,6 +59,11 @@ class Segment:
     def namespace(self) -> str:
         """What its processes share by name."""
         return self.path.name.removesuffix(_SUFFIX)
+
+    @property
+    def is_of_this_pid_namespace(self) -> bool:
+        """Whether its owners can be told to be alive or dead from here."""
+        return bool(self.core.header()["pid_namespace"] == _namespace_id("pid"))
 
     def has_its_name(self) -> bool:
         """Whether the file is still found under its path: it may be replaced, or removed."""
@@ -112,15 +120,24 @@ def paths() -> list[Path]:
 
 
 def left_overs() -> list[Path]:
-    """Files of processes that were killed while they made a segment; an hour old at least."""
+    """What lies there to no use, sorted by name.
+
+    Files of processes that were killed while they made a segment, an hour old at least; locks and
+    damaged files whose segment is gone.
+    """
     try:
-        return sorted(
-            path
-            for path in directory().iterdir()
-            if path.name.endswith(".new") and time.time() - path.lstat().st_mtime > _OLD
-        )
+        return sorted(path for path in directory().iterdir() if _is_left_over(path))
     except OSError:
         return []
+
+
+def _is_left_over(path: Path) -> bool:
+    beside = _BESIDE.fullmatch(path.name)
+    if beside is None:
+        return False
+    if path.suffix == ".new":
+        return time.time() - path.lstat().st_mtime > _OLD
+    return not os.path.lexists(path.with_name(beside[1]))
 
 
 # --- attaching ------------------------------------------------------------------------------------
@@ -182,30 +199,56 @@ def look_at(path: Path) -> Segment:
         problem, cure = "there is no such segment", "start a process that uses it"
         raise SegmentUnavailableError(str(path), problem, cure) from None
     except _UnusableError as fault:
-        raise SegmentError(str(path), fault.problem, "memguard doctor --clean removes it") from None
+        raise SegmentError(str(path), fault.problem, fault.cure) from None
 
 
 def remove_if_unused(path: Path) -> bool:
-    """Remove a segment that no living process has a slot in, with its lock; whether it did.
+    """Remove a segment in which no living process has a slot, and what lies beside it.
 
-    Not one of another time or process namespace, whose owners cannot be told to be dead. Raises
-    SegmentError: it is somebody else's, or its lock is held.
+    Whether it is gone. One of another time or process namespace stays: its owners cannot be told
+    to be dead. The lock is held from the look at the owners to the end, and a process that attaches
+    takes its slot under the same lock: so none loses a segment that it has just found.
+
+    Raises SegmentError: it or its directory is somebody else's, or its lock is held. OSError.
     """
+    check_directory(path.parent)
     with _locked(path):
-        try:
-            segment = _map(path, writable=False)
-        except FileNotFoundError:
-            return False
-        except _UnusableError as fault:
-            is_free = fault.kind != "other_time_namespace"
-        else:
-            is_here = segment.core.header()["pid_namespace"] == _namespace_id("pid")
-            is_free = is_here and not any(one["is_alive"] for one in segment.core.workers())
+        is_free = _is_unused(path)
         if is_free:
-            path.unlink()
-            for beside in (".damaged", ".lock"):
-                path.with_name(path.name + beside).unlink(missing_ok=True)
+            for one in (path, path.with_name(path.name + ".damaged"), _lock_of(path)):
+                one.unlink(missing_ok=True)
         return is_free
+
+
+def _is_unused(path: Path) -> bool:
+    try:
+        segment = _map(path, writable=False)
+    except FileNotFoundError:
+        return True
+    except _UnusableError as fault:
+        return fault.kind != "other_time_namespace"
+    return segment.is_of_this_pid_namespace and not any(
+        worker["is_alive"] for worker in segment.core.workers()
+    )
+
+
+def remove_left_over(path: Path) -> bool:
+    """Remove one of `left_overs()`; whether it is gone. It stays if it is of use by now.
+
+    Raises SegmentError: the directory is somebody else's, or the segment's lock is held. OSError.
+    """
+    beside = _BESIDE.fullmatch(path.name)
+    if beside is None:
+        return False
+    check_directory(path.parent)
+    segment = path.with_name(beside[1])
+    with _locked(segment):
+        is_gone = not os.path.lexists(path) or _is_left_over(path)
+        if is_gone:
+            path.unlink(missing_ok=True)
+        if not os.path.lexists(segment):
+            _lock_of(segment).unlink(missing_ok=True)
+        return is_gone
 
 
 def successor_of(segment: Segment) -> Segment:
@@ -234,6 +277,11 @@ class _UnusableError(Exception):
             "other_boot": "it is of another boot of the machine",
             "other_time_namespace": "it is of another time namespace, whose clock differs",
         }[kind]
+        self.cure = (
+            "give the container a directory or a namespace of its own"
+            if kind == "other_time_namespace"
+            else "memguard doctor --clean removes it"
+        )
 
 
 def _open_or_create(path: Path) -> Segment:
@@ -256,8 +304,7 @@ def _map_or_create(path: Path) -> Segment:
         return _create(path)
     except _UnusableError as fault:
         if fault.kind == "other_time_namespace":
-            cure = "give the container a directory or a namespace of its own"
-            raise SegmentUnavailableError(str(path), fault.problem, cure) from None
+            raise SegmentUnavailableError(str(path), fault.problem, fault.cure) from None
         if fault.kind == "damaged":
             kept = path.with_name(path.name + ".damaged")  # for who wants to know why
             os.replace(path, kept)
@@ -293,7 +340,7 @@ def check_directory(path: Path) -> None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Holds the lock beside the segment. A file of its own: the segment itself may be replaced."""
-    lock = path.with_name(path.name + ".lock")
+    lock = _lock_of(path)
     deadline = time.monotonic() + _LOCK_TIMEOUT
     while True:
         file = os.open(lock, os.O_RDWR | os.O_CREAT | _OPEN_FLAGS, _FILE_MODE)
@@ -311,6 +358,10 @@ def _locked(path: Path) -> Iterator[None]:
                 return
         finally:
             os.close(file)  # gives the lock up
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
 
 
 def _try_lock(file: int) -> bool:

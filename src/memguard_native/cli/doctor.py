@@ -68,15 +68,16 @@ def _clean() -> list[str]:
     from memguard_native.errors import SegmentError
 
     removed = []
-    for path in segments.paths():
-        try:
-            if segments.remove_if_unused(path):
-                removed.append(str(path))
-        except (SegmentError, OSError) as error:
-            print(f"memguard: not removed: {error}", file=sys.stderr)
-    for path in segments.left_overs():
-        path.unlink(missing_ok=True)
-        removed.append(str(path))
+    for remove, paths in (
+        (segments.remove_if_unused, segments.paths()),
+        (segments.remove_left_over, segments.left_overs()),
+    ):
+        for path in paths:
+            try:
+                if remove(path):
+                    removed.append(str(path))
+            except (SegmentError, OSError) as error:
+                print(f"memguard: not removed: {error}", file=sys.stderr)
     return removed
 
 
@@ -137,6 +138,6 @@ def _of_left_overs() -> list[Finding]:
 
     cure = "memguard doctor --clean removes it"
     return [
-        Finding(subject=str(path), text="left over by a process that was killed", cure=cure)
+        Finding(subject=str(path), text="left over, of use to nobody", cure=cure)
         for path in segments.left_overs()
     ]

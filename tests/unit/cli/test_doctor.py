@@ -103,7 +103,7 @@ def test_an_unsafe_directory_is_serious(segment_directory, capsys):
 
 
 def test_half_made_files_are_removed_when_they_are_old(killed, capsys):
-    fresh, old = killed.with_name("a.seg.1.new"), killed.with_name("a.seg.2.new")
+    fresh, old = (killed.with_name(f"a-v1.seg.{16 * digit}.new") for digit in "12")
     fresh.touch()
     old.touch()
     os.utime(old, (0, 0))

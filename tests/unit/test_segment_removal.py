@@ -1,0 +1,164 @@
+"""What is removed of the files that processes share, and what never is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from memguard_native import SegmentError, SegmentUnavailableError
+from memguard_native import segment as segments
+from memguard_native.segment import attach, left_overs, path_of, remove_if_unused, remove_left_over
+
+WORKER = """
+import os, sys, time
+from memguard_native.segment import attach
+print("attaching", flush=True)
+segment = attach("given")
+print(segment.has_its_name(), segment.core.slot is not None, flush=True)
+time.sleep(60)
+"""
+
+
+def start_worker():
+    worker = subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE, text=True)
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == "attaching\n"
+    return worker, worker.stdout
+
+
+@pytest.fixture
+def path():
+    """A segment whose only owner was killed."""
+    worker, told = start_worker()
+    with worker:
+        assert told.readline() == "True True\n"
+        worker.send_signal(signal.SIGKILL)
+    return path_of("given")
+
+
+def test_a_segment_is_removed_with_all_that_lies_beside_it(path):
+    path.with_name(path.name + ".damaged").touch()
+    assert remove_if_unused(path)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_segment_with_a_living_owner_stays(path):
+    attach("given")
+    assert not remove_if_unused(path)
+    assert path.exists()
+
+
+def test_one_that_is_gone_leaves_no_lock_behind(path):
+    path.unlink()
+    assert remove_if_unused(path)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_worker_that_starts_meanwhile_gets_a_file_that_stays(path, monkeypatch):
+    started = []
+    real = segments._is_unused
+
+    def is_unused(of):
+        started.append(start_worker())
+        return real(of)
+
+    monkeypatch.setattr(segments, "_is_unused", is_unused)
+    assert remove_if_unused(path)
+    ((worker, told),) = started
+    with worker:
+        assert told.readline() == "True True\n"
+        monkeypatch.setattr(segments, "_is_unused", real)
+        assert not remove_if_unused(path)
+        worker.kill()
+
+
+def test_a_process_that_has_found_a_segment_takes_its_slot_before_anybody_removes_it(
+    path, monkeypatch
+):
+    monkeypatch.setattr(segments, "_LOCK_TIMEOUT", 0.05)
+    real = segments._map_or_create
+
+    def find(of):
+        found = real(of)
+        with pytest.raises(SegmentUnavailableError, match="holds its lock"):
+            remove_if_unused(of)
+        return found
+
+    monkeypatch.setattr(segments, "_map_or_create", find)
+    assert attach("given").has_its_name()
+    assert not remove_if_unused(path)
+
+
+@pytest.mark.parametrize("kind", ["time", "pid"])
+def test_one_whose_owners_cannot_be_told_to_be_dead_stays(path, monkeypatch, kind):
+    real = segments._namespace_id
+    monkeypatch.setattr(segments, "_namespace_id", lambda of: 77 if of == kind else real(of))
+    assert not remove_if_unused(path)
+    assert path.exists()
+
+
+def test_one_of_another_boot_is_removed(path, monkeypatch):
+    attach("given")
+    monkeypatch.setattr(segments, "_boot_id", lambda: b"another boot, 16")
+    assert remove_if_unused(path)
+
+
+def test_what_is_not_ours_stays(path):
+    path.chmod(0o644)
+    with pytest.raises(SegmentError, match="others may use it"):
+        remove_if_unused(path)
+    path.chmod(0o600)
+    path.parent.chmod(0o777)
+    with pytest.raises(SegmentError, match="others may write to the directory"):
+        remove_if_unused(path)
+    lock = path.with_name("gone-v1.seg.lock")
+    lock.touch()
+    with pytest.raises(SegmentError, match="others may write to the directory"):
+        remove_left_over(lock)
+    assert path.exists()
+    assert lock.exists()
+
+
+# --- left over ------------------------------------------------------------------------------------
+
+
+def test_half_made_files_are_left_over_when_they_are_old(path):
+    made = path.with_name(f"{path.name}.{16 * 'a'}.new")
+    made.touch()
+    assert left_overs() == []
+    os.utime(made, (0, 0))
+    assert left_overs() == [made]
+    assert remove_left_over(made)
+    assert left_overs() == []
+    assert path.exists()
+
+
+def test_locks_and_damaged_files_are_left_over_when_their_segment_is_gone(path):
+    damaged, lock = (path.with_name(path.name + end) for end in (".damaged", ".lock"))
+    damaged.touch()
+    assert left_overs() == []
+    path.unlink()
+    assert left_overs() == [damaged, lock]
+    assert remove_left_over(damaged)
+    assert remove_left_over(lock)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_lock_that_has_come_into_use_stays(path):
+    lock = path.with_name(path.name + ".lock")
+    assert not remove_left_over(lock)
+    assert lock.exists()
+
+
+@pytest.mark.parametrize("name", ["config.yaml.new", "a-v1.seg.1.new", "x.lock", "x.damaged"])
+def test_other_files_in_the_directory_are_none_of_ours(path, name):
+    other = path.with_name(name)
+    other.touch()
+    os.utime(other, (0, 0))
+    assert left_overs() == []
+    assert not remove_left_over(other)
+    assert other.exists()
