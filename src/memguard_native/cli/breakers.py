@@ -1,14 +1,14 @@
 """`memguard breakers`: the breakers that the processes of this host share, seen from outside.
 
 Without an action the segment is only read. An action is done as by one of its processes.
+
+Exit codes: 0 success; 1 no such segment, or it cannot be used; 2 wrong usage or no such breaker;
+130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _SCHEMA = 1
 _ACTIONS = ("trip", "reset", "force-open", "disable", "shadow", "auto")
 _LASTING = ("trip", "force-open", "disable")
+_LONGEST_WATCH = 86400
 _CLEAR_SCREEN = "\x1b[H\x1b[2J"
 
 
@@ -27,8 +28,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="show the shared breakers and workers of this host, or act on a breaker",
         description="Show the breakers of scope 'host' and the workers that share them; or act on "
         "one of them, for all of its processes.",
-        epilog="Exit codes: 0 success, 1 no such segment, 2 wrong usage or no such breaker, 130 "
-        "interrupted.",
+        epilog="Exit codes: 0 success, 1 no such segment or an unusable one, 2 wrong usage or no "
+        "such breaker, 130 interrupted.",
     )
     add = parser.add_argument
     add("name", nargs="?", metavar="NAME", help="one breaker, in detail")
@@ -44,6 +45,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(options: argparse.Namespace) -> int:
     """Show or act. Raises ConfigError, SegmentError."""
+    import json
+    import sys
+    import time
+
     _check(options)
     if options.action is not None:
         _act(options)
@@ -51,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     while True:
         found = _look(options.name, options.namespace)
         text = json.dumps(found) if options.json else _page(found, options.name is not None)
-        if options.watch is not None and sys.stdout.isatty():
+        if options.watch is not None and not options.json and sys.stdout.isatty():
             text = _CLEAR_SCREEN + text
         print(text, flush=True)
         if options.watch is None:
@@ -68,26 +73,34 @@ def _check(options: argparse.Namespace) -> None:
     if options.reason is not None and options.action not in _LASTING:
         allowed = f"is for the actions {', '.join(_LASTING)}"
         raise ConfigError("--reason", options.reason, allowed)
-    if options.watch is not None and (options.action is not None or not options.watch > 0):
-        raise ConfigError("--watch", options.watch, "must be seconds above 0, without an action")
+    if options.watch is not None and options.action is not None:
+        raise ConfigError("--watch", options.watch, "is for looking, without an action")
+    if options.watch is not None and not 0 < options.watch <= _LONGEST_WATCH:
+        allowed = f"must be seconds above 0, up to {_LONGEST_WATCH}"
+        raise ConfigError("--watch", options.watch, allowed)
 
 
 # --- acting ---------------------------------------------------------------------------------------
 
 
 def _act(options: argparse.Namespace) -> None:
+    import json
+
     from memguard_native.breaker import events
     from memguard_native.breaker.breaker import CircuitBreaker
+    from memguard_native.breaker.config import check_period
     from memguard_native.cli.durations import parse_duration
+    from memguard_native.cli.printing import shown
 
     seconds = None if options.for_ is None else parse_duration("--for", options.for_)
+    check_period("--for", seconds)
     breaker = CircuitBreaker.attach(options.name, options.namespace)
     _do(breaker, options.action, seconds, options.reason)
     events.flush()
     if options.json:
         print(json.dumps({"schema": _SCHEMA, "breaker": breaker.snapshot().to_dict()}))
     else:
-        print(f"{_shown(breaker.name)}: {breaker.state}")
+        print(f"{shown(breaker.name)}: {breaker.state}")
 
 
 def _do(breaker: CircuitBreaker, action: str, seconds: float | None, reason: str | None) -> None:
@@ -144,22 +157,24 @@ def _look(name: str | None, namespace: str | None) -> dict[str, Any]:
 
 
 def _page(found: dict[str, Any], is_detailed: bool) -> str:
+    from memguard_native.cli.printing import shown, table
+
     if is_detailed:
         (breaker,) = found["breakers"]
         rules = breaker.pop("rules") or {}
         facts = [[key, _value(value)] for key, value in breaker.items() if key != "schema"]
         numbers = [[key, _value(value)] for key, value in rules.items()]
-        return "\n\n".join((_table([], facts), _table(["RULE", ""], numbers)))
+        return "\n\n".join((table([], facts), table(["RULE", ""], numbers)))
     breakers = [
         [
-            _shown(one["name"]),
+            shown(one["name"]),
             one["state"],
             str(one["failure_count"]),
             f"{one['window_failures']}/{one['window_calls']}",
             str(one["rejections"]),
             f"{one['retry_after']:.1f}" if one["retry_after"] else "-",
             one["cause"] or "-",
-            ": ".join(map(_shown, one["last_error"] or ["-"])),
+            ": ".join(map(shown, one["last_error"] or ["-"])),
         ]
         for one in found["breakers"]
     ]
@@ -177,8 +192,8 @@ def _page(found: dict[str, Any], is_detailed: bool) -> str:
     ]
     return "\n\n".join(
         (
-            f"{_shown(found['path'])}: {len(breakers)} breakers, {len(workers)} workers",
-            _table(
+            f"{shown(found['path'])}: {len(breakers)} breakers, {len(workers)} workers",
+            table(
                 [
                     "BREAKER",
                     "STATE",
@@ -191,7 +206,7 @@ def _page(found: dict[str, Any], is_detailed: bool) -> str:
                 ],
                 breakers,
             ),
-            _table(["SLOT", "PID", "ALIVE", "OWNERS", "BEAT", "PRIVATE MB", "SAMPLES"], workers),
+            table(["SLOT", "PID", "ALIVE", "OWNERS", "BEAT", "PRIVATE MB", "SAMPLES"], workers),
         )
     )
 
@@ -202,18 +217,6 @@ def _private_mb(history: list[dict[str, Any]]) -> str:
 
 
 def _value(value: object) -> str:
-    return "-" if value is None else _shown(str(value))
+    from memguard_native.cli.printing import shown
 
-
-def _shown(text: str) -> str:
-    """Text of the segment, which a stranger may have written, without control characters."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, *rows] if head else rows
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return "-" if value is None else shown(str(value))

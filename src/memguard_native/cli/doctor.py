@@ -1,17 +1,18 @@
-"""`memguard doctor`: looks at what the package needs around it, and says what to do about it."""
+"""`memguard doctor`: looks at what the package needs around it, and says what to do about it.
+
+Exit codes: 0 nothing serious; 1 a serious finding: a file or a directory that is not safe or cannot
+be used; 2 wrong usage.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import sys
-import time
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from memguard_native.segment import Segment
 
 _SCHEMA = 1
 
@@ -32,39 +33,47 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(run=run)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing that was looked at."""
 
     subject: str
-    is_serious: bool = False
     text: str
     cure: str | None = None
+    is_serious: bool = False
+    facts: dict[str, Any] | None = None
+    """Of a segment that can be used: what `text` says, for programs."""
 
 
 def run(options: argparse.Namespace) -> int:
     """Look, clean if asked, and print. Raises nothing of its own."""
+    import json
+
+    from memguard_native.cli.printing import shown
+
     removed = _clean() if options.clean else []
     findings = [*_of_directory(), *_of_segments(), *_of_left_overs()]
     if options.json:
         found: dict[str, Any] = {
             "schema": _SCHEMA,
             "removed": removed,
-            "findings": [asdict(one) for one in findings],
+            "findings": [one._asdict() for one in findings],
         }
         print(json.dumps(found))
     else:
         for path in removed:
-            print(f"removed  {path}")
+            print(f"removed  {shown(path)}")
         for one in findings:
             mark = "SERIOUS" if one.is_serious else "ok"
-            cure = "" if one.cure is None else f"\n         {one.cure}"
-            print(f"{mark:8} {one.subject}: {one.text}{cure}")
+            cure = "" if one.cure is None else f"\n         {shown(one.cure)}"
+            print(f"{mark:8} {shown(one.subject)}: {shown(one.text)}{cure}")
     return 1 if any(one.is_serious for one in findings) else 0
 
 
 def _clean() -> list[str]:
+    import sys
+
     from memguard_native import segment as segments
+    from memguard_native.cli.printing import shown
     from memguard_native.errors import SegmentError
 
     removed = []
@@ -77,60 +86,97 @@ def _clean() -> list[str]:
                 if remove(path):
                     removed.append(str(path))
             except (SegmentError, OSError) as error:
-                print(f"memguard: not removed: {error}", file=sys.stderr)
+                print(f"memguard: not removed: {shown(str(error))}", file=sys.stderr)
     return removed
 
 
 def _of_directory() -> list[Finding]:
+    import os
+    import stat
+    import sys
+
     from memguard_native import segment as segments
     from memguard_native.errors import SegmentError
 
     directory = segments.directory()
     if not sys.platform.startswith("linux"):
         cure = "scope='host' is local on this system"
-        return [Finding(subject="shared memory", text="is for Linux so far", cure=cure)]
-    if not directory.exists():
-        return [Finding(subject=str(directory), text="no process shares anything yet")]
+        return [Finding("shared memory", "is for Linux so far", cure)]
+    if not os.path.lexists(directory):
+        return [Finding(str(directory), "no process shares anything yet")]
     try:
         segments.check_directory(directory)
     except SegmentError as error:
-        return [
-            Finding(subject=error.path, is_serious=True, text=error.problem, cure=error.cure),
-        ]
-    space = os.statvfs(directory)
+        return [Finding(error.path, error.problem, error.cure, is_serious=True)]
+    found, space = directory.stat(), os.statvfs(directory)
     free = space.f_bavail * space.f_frsize / 2**20
-    return [Finding(subject=str(directory), text=f"{free:.0f} MiB free")]
+    mode = stat.S_IMODE(found.st_mode)
+    return [
+        Finding(str(directory), f"{free:.0f} MiB free; of user {found.st_uid}, mode {mode:04o}")
+    ]
 
 
 def _of_segments() -> list[Finding]:
     from memguard_native import segment as segments
 
-    return [_of_segment(path) for path in segments.paths()]
+    return [finding for path in segments.paths() for finding in _of_segment(path)]
 
 
-def _of_segment(path: Path) -> Finding:
-    from memguard_native import _core
+def _of_segment(path: Path) -> list[Finding]:
     from memguard_native import segment as segments
     from memguard_native.errors import SegmentError
 
+    found = []
     try:
-        segment = segments.look_at(path)
+        found.append(_of_usable(segments.look_at(path)))
     except SegmentError as error:
-        return Finding(subject=str(path), is_serious=True, text=error.problem, cure=error.cure)
-    workers = segment.core.workers()
-    alive = [str(one["pid"]) for one in workers if one["is_alive"]]
-    dead = sum(one["pid"] is not None and not one["is_alive"] for one in workers)
+        found.append(Finding(str(path), error.problem, error.cure, is_serious=True))
+    damaged = path.with_name(path.name + ".damaged")
+    if damaged.exists():
+        cure = "look into it, report it, and remove it by hand"
+        found.append(Finding(str(damaged), "was damaged, and replaced", cure))
+    return found
+
+
+def _of_usable(segment: Segment) -> Finding:
+    import time
+
+    from memguard_native import _core
+
     header = segment.core.header()
+    owners = [
+        {"slot": one["slot"], "pid": one["pid"], "is_alive": one["is_alive"]}
+        for one in segment.core.workers()
+        if one["pid"] is not None
+    ]
+    facts = {
+        "namespace": segment.namespace,
+        "bytes": header["bytes"],
+        "breakers": len(segment.core.breaker_names()),
+        "owners": owners,
+        "created": header["created"],
+        "creator": header["creator"],
+        "repairs": header["repairs"],
+    }
+    told = [
+        f"{one['pid']} in slot {one['slot']}{'' if one['is_alive'] else ' (dead)'}"
+        for one in owners
+    ]
     made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(header["created"]))
     text = (
-        f"{len(segment.core.breaker_names())} of {_core.SEGMENT_BREAKERS} breakers; owners: "
-        f"{', '.join(alive) or 'none'}{f' and {dead} dead' if dead else ''}; made {made} by "
-        f"process {header['creator']}"
+        f"{facts['breakers']} of {_core.SEGMENT_BREAKERS} breakers; owners: "
+        f"{', '.join(told) or 'none'}; {header['bytes'] / 2**20:.1f} MiB, made {made} by process "
+        f"{header['creator']}"
     )
     if header["repairs"]:
         text += f"; {header['repairs']} times something in it was damaged and not used"
-    cure = None if alive else "nobody uses it: memguard doctor --clean removes it"
-    return Finding(subject=str(path), text=text, cure=cure)
+    cure = None
+    if not segment.is_of_this_pid_namespace:
+        text += "; of another process namespace, so that nobody here can tell who lives"
+        cure = "run memguard doctor where its processes run"
+    elif not any(one["is_alive"] for one in owners):
+        cure = "nobody uses it: memguard doctor --clean removes it"
+    return Finding(str(segment.path), text, cure, facts=facts)
 
 
 def _of_left_overs() -> list[Finding]:
@@ -138,6 +184,5 @@ def _of_left_overs() -> list[Finding]:
 
     cure = "memguard doctor --clean removes it"
     return [
-        Finding(subject=str(path), text="left over, of use to nobody", cure=cure)
-        for path in segments.left_overs()
+        Finding(str(path), "left over, of use to nobody", cure) for path in segments.left_overs()
     ]

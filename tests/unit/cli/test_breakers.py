@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,33 @@ def test_it_is_shown_again_until_interrupted(breaker, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("is_tty", "arguments", "screens"), [(True, [], 2), (False, [], 0), (True, ["--json"], 0)]
+)
+def test_only_a_terminal_is_cleared(breaker, capsys, monkeypatch, is_tty, arguments, screens):
+    waits = iter([None])
+
+    def sleep(_seconds):
+        try:
+            next(waits)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: is_tty)
+    assert main(["breakers", "--watch", *arguments]) == 130
+    assert capsys.readouterr().out.count("\x1b[H\x1b[2J") == screens
+
+
+def test_json_has_the_memory_history_of_workers(capsys):
+    MemoryMonitor(probe=FakeProbe(ManualClock(1.0)), scope="host").tick()
+    assert main(["breakers", "--json"]) == 0
+    (worker,) = json.loads(capsys.readouterr().out)["workers"]
+    (sample,) = worker["history"]
+    assert {"monotonic_ns", "wall_ns", "rss_bytes", "private_bytes"} <= sample.keys()
+    assert (sample["pid"], sample["generation"]) == (os.getpid(), 1)
+
+
+@pytest.mark.parametrize(
     ("arguments", "state"),
     [
         (["trip", "--for", "15m", "--reason", "bad deploy"], State.open),
@@ -142,7 +170,13 @@ def test_an_action_changes_no_rule_and_announces_none(breaker, capsys):
         (["search", "reset", "--for", "5s"], 2, "--for is for the actions trip, force-open"),
         (["search", "reset", "--reason", "x"], 2, "--reason is for the actions"),
         (["search", "trip", "--for", "soon"], 2, 'must be a duration such as "30s"'),
-        (["search", "trip", "--watch"], 2, "--watch must be seconds above 0, without an action"),
+        (["search", "trip", "--for", "0s"], 2, "--for must be seconds from 0.001"),
+        (["search", "disable", "--for", "99d"], 2, "--for must be seconds from 0.001"),
+        (["--for", "5s"], 2, "--for is for the actions trip, force-open"),
+        (["search", "trip", "--watch"], 2, "--watch is for looking, without an action"),
+        (["--watch", "0"], 2, "--watch must be seconds above 0, up to 86400"),
+        (["--watch", "nan"], 2, "--watch must be seconds above 0, up to 86400"),
+        (["--watch", "inf"], 2, "--watch must be seconds above 0, up to 86400"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(breaker, capsys, arguments, code, words):

@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from memguard_native import CircuitBreaker
+from memguard_native import segment as segments
 from memguard_native.cli.main import main
 from memguard_native.segment import attach, path_of
 
@@ -51,14 +53,25 @@ def test_segments_and_their_owners_are_shown(capsys):
     CircuitBreaker("a", scope="host")
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    assert "MiB free" in out
-    assert f"{path_of('default')}: 1 of 64 breakers; owners: {os.getpid()}; made 20" in out
+    assert f"MiB free; of user {os.getuid()}, mode 0700" in out
+    owner = f"{os.getpid()} in slot 0"
+    assert f"{path_of('default')}: 1 of 64 breakers; owners: {owner}; 5." in out
+
+
+def test_programs_are_told_the_facts(killed, capsys):
+    (_, finding) = findings(capsys)[1]["findings"]
+    facts = finding["facts"]
+    (owner,) = facts.pop("owners")
+    assert owner == {"slot": 0, "pid": facts["creator"], "is_alive": False}
+    assert (facts["namespace"], facts["breakers"], facts["repairs"]) == ("killed", 0, 0)
+    assert facts["bytes"] == killed.stat().st_size
+    assert facts["created"] == pytest.approx(time.time(), abs=60)
 
 
 def test_a_segment_without_living_owners_is_told_and_removed(killed, capsys):
     code, found = findings(capsys)
     assert code == 0
-    assert "owners: none and 1 dead" in found["findings"][1]["text"]
+    assert " in slot 0 (dead)" in found["findings"][1]["text"]
     assert "memguard doctor --clean removes it" in found["findings"][1]["cure"]
     code, found = findings(capsys, "--clean")
     assert (code, found["removed"]) == (0, [str(killed)])
@@ -111,6 +124,61 @@ def test_half_made_files_are_removed_when_they_are_old(killed, capsys):
     assert [one["subject"] for one in found["findings"]][2:] == [str(old)]
     assert str(old) in findings(capsys, "--clean")[1]["removed"]
     assert fresh.exists()
+
+
+def test_one_of_another_process_namespace_is_judged_where_its_processes_run(
+    killed, capsys, monkeypatch
+):
+    real = segments._namespace_id
+    monkeypatch.setattr(segments, "_namespace_id", lambda kind: 77 if kind == "pid" else real(kind))
+    _, found = findings(capsys, "--clean")
+    assert found["removed"] == []
+    assert found["findings"][1]["cure"] == "run memguard doctor where its processes run"
+
+
+def test_one_of_another_time_namespace_is_not_said_to_be_removed(killed, capsys, monkeypatch):
+    real = segments._namespace_id
+    monkeypatch.setattr(
+        segments, "_namespace_id", lambda kind: 77 if kind == "time" else real(kind)
+    )
+    code, found = findings(capsys, "--clean")
+    assert (code, found["removed"]) == (1, [])
+    assert "a directory or a namespace of its own" in found["findings"][1]["cure"]
+
+
+def test_a_damaged_file_that_was_kept_is_told_and_stays_beside_a_segment(killed, capsys):
+    os.truncate(killed, 5)
+    attach("killed")
+    damaged = killed.with_name(killed.name + ".damaged")
+    code, found = findings(capsys, "--clean")
+    assert (code, found["removed"]) == (0, [])
+    assert found["findings"][2]["subject"] == str(damaged)
+    assert damaged.exists()
+
+
+def test_what_lies_there_without_its_segment_is_removed(killed, capsys):
+    killed.unlink()
+    lock = killed.with_name(killed.name + ".lock")
+    assert [one["subject"] for one in findings(capsys)[1]["findings"]][1:] == [str(lock)]
+    assert findings(capsys, "--clean")[1]["removed"] == [str(lock)]
+    assert list(killed.parent.iterdir()) == []
+
+
+def test_a_lock_that_is_held_keeps_a_segment(killed, capsys, monkeypatch):
+    monkeypatch.setattr(segments, "_LOCK_TIMEOUT", 0.05)
+    with segments._locked(killed):
+        assert main(["doctor", "--clean"]) == 0
+    assert "not removed: " in capsys.readouterr().err
+    assert killed.exists()
+
+
+def test_the_name_of_a_file_does_no_harm_to_a_terminal(killed, capsys):
+    hostile = killed.with_name("\x1b[2J\n-v1.seg")
+    hostile.touch(0o644)
+    assert main(["doctor", "--clean"]) == 1
+    captured = capsys.readouterr()
+    assert "\x1b" not in captured.out + captured.err
+    assert "\\x1b[2J\\n-v1.seg" in captured.out
 
 
 def test_it_runs_as_a_command(killed):
