@@ -279,12 +279,6 @@ void bind_segment(py::module_& m) {
             },
             py::arg("name"),
             "The breaker's place, a free one at first; None: full. Under the lock.")
-        .def(
-            "find_breaker",
-            [](const SegmentHandle& handle, const std::string& name) {
-                return index_or_none(handle.segment().find(name));
-            },
-            py::arg("name"), "The breaker's place; None: there is none of this name.")
         .def("breaker_names", &names_of, "The breakers by their place.")
         .def("rules", &rules_of, py::arg("index"),
              "The published numbers of a breaker's rules; None: nothing legal is there.")

@@ -275,8 +275,6 @@ class Segment:
         """This process lives."""
     def claim_breaker(self, name: str) -> int | None:
         """The breaker's place, a free one at first; None: full. Under the file's lock."""
-    def find_breaker(self, name: str) -> int | None:
-        """The breaker's place; None: there is none of this name."""
     def breaker_names(self) -> dict[int, str]:
         """The breakers by their place."""
     def rules(self, index: int) -> dict[str, Any] | None:

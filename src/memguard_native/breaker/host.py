@@ -124,10 +124,12 @@ def index_of(core: _core.Segment, name: str) -> int:
 
     Raises ConfigError: there is none of this name.
     """
-    index = core.find_breaker(name)
-    if index is not None:
-        return index
-    names = sorted(core.breaker_names().values())
+    # By the names as they are shown: one that is no UTF-8 is found, and is one error, as well.
+    found = core.breaker_names()
+    for index, one in found.items():
+        if one == name:
+            return index
+    names = sorted(found.values())
     close = difflib.get_close_matches(name, names, n=1)
     guess = f"did you mean {close[0]!r}? " if close else ""
     there = ", ".join(map(repr, names)) or "none"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +166,7 @@ def test_an_action_changes_no_rule_and_announces_none(breaker, capsys):
     [
         (["serch"], 2, "did you mean 'search'? there: 'search'"),
         (["serch", "trip"], 2, "did you mean 'search'?"),
+        (["\udcff", "trip"], 2, "name must be one of the shared breakers; there: 'search'"),
         (["--namespace", "nowhere"], 1, "there is no such segment"),
         (["--namespace", "a b"], 2, "namespace must be"),
         (["search", "reset", "--for", "5s"], 2, "--for is for the actions trip, force-open"),
@@ -211,8 +213,11 @@ def test_what_a_stranger_wrote_into_the_file_does_no_harm_to_a_terminal(breaker,
     with path_of("default").open("r+b") as file:
         file.seek(content.index(b"search"))
         file.write(b"\x1b[2Jx\xff")
-    assert main(["breakers"]) == 0
-    assert "\x1b" not in capsys.readouterr().out
+    assert main(["breakers"]) == main(["breakers", "\x1b[2Jx\ufffd"]) == 0
+    assert main(["breakers", "other"]) == 2
+    captured = capsys.readouterr()
+    assert "\x1b" not in captured.out + captured.err
+    assert "\\x1b[2Jx" in captured.out
 
 
 def test_it_runs_as_a_command(breaker):
@@ -234,6 +239,20 @@ def test_it_runs_as_a_command(breaker):
     )
     assert done.stdout == "search: forced_open\n"
     assert breaker.state is State.forced_open
+
+
+def test_a_watch_ends_by_an_interrupt(breaker):
+    command = [sys.executable, "-m", "memguard_native", "breakers", "--json", "--watch", "0.01"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline())["breakers"][0]["name"] == "search"
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 130
 
 
 def test_the_documented_columns_are_those_that_are_shown(breaker, capsys):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -185,3 +187,17 @@ def test_it_runs_as_a_command(killed):
     command = [sys.executable, "-m", "memguard_native", "doctor", "--clean"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines()[0] == f"removed  {killed}"
+
+
+def test_the_documented_lines_are_those_that_are_shown(killed, capsys):
+    for name in "ab":
+        CircuitBreaker(name, scope="host")
+    main(["doctor", "--clean"])
+    page = (Path(__file__).parents[3] / "docs/command-line.md").read_text()
+    shown = page.partition("$ memguard doctor --clean\n")[2].partition("```")[0]
+    assert shape(capsys.readouterr().out) == shape(shown.replace(", 4712 in slot 1", ""))
+
+
+def shape(text):
+    """Its lines without paths and numbers."""
+    return re.sub(r"\d+", "0", re.sub(r"/\S+", "PATH", text)).splitlines()
