@@ -80,15 +80,21 @@ def test_a_process_that_has_found_a_segment_takes_its_slot_before_anybody_remove
     path, monkeypatch
 ):
     monkeypatch.setattr(segments, "_LOCK_TIMEOUT", 0.05)
-    real = segments._map_or_create
+    refusals = []
+    real = segments._namespace_id
 
-    def find(of):
-        found = real(of)
-        with pytest.raises(SegmentUnavailableError, match="holds its lock"):
-            remove_if_unused(of)
-        return found
+    def namespace_id(kind):  # asked for last to claim the slot
+        with monkeypatch.context() as patch:
+            patch.setattr(segments, "_namespace_id", real)
+            with pytest.raises(SegmentUnavailableError, match="holds its lock") as refused:
+                remove_if_unused(path)
+        refusals.append(refused)
+        return real(kind)
 
-    monkeypatch.setattr(segments, "_map_or_create", find)
+    monkeypatch.setattr(segments, "_namespace_id", namespace_id)
+    attach("given")
+    monkeypatch.setattr(segments, "_namespace_id", real)
+    assert len(refusals) == 3
     assert attach("given").has_its_name()
     assert not remove_if_unused(path)
 

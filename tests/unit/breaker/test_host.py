@@ -262,12 +262,13 @@ def test_a_breaker_that_others_made_is_attached_to_by_its_name(caplog):
 
 
 def test_one_that_is_attached_to_is_never_local(monkeypatch):
-    shared("locked")
-    segments._attached.clear()  # as in another process
+    made = shared("locked")
     monkeypatch.setattr(segments, "_LOCK_TIMEOUT", 0.05)
-    is_refused = pytest.raises(SegmentError, match="another process holds its lock")
-    with segments._locked(segments.path_of("default")), is_refused:
-        CircuitBreaker.attach("locked")
+    with segments._locked(made._place.segment.path):
+        assert CircuitBreaker.attach("locked").scope == "host"
+        segments._attached.clear()  # as in another process, which needs the lock for its slot
+        with pytest.raises(SegmentError, match="another process holds its lock"):
+            CircuitBreaker.attach("locked")
 
 
 def test_attaching_by_name_makes_no_rules():
