@@ -280,6 +280,14 @@ def test_attaching_by_name_makes_no_rules():
     assert segment.core.rules(index) is None
 
 
+@pytest.fixture
+def looks_alone(monkeypatch):
+    """The event thread, which an earlier test may have started, does not look as well."""
+    monkeypatch.setattr(events._deliverer, "_tasks", [])
+    assert events.flush()
+
+
+@pytest.mark.usefixtures("looks_alone")
 def test_a_file_that_is_removed_or_replaced_is_attached_to_again(clock, caplog):
     breaker = shared("moving", 1, clock=clock, failure_rate=0.5)
 
@@ -304,6 +312,7 @@ def test_a_file_that_is_removed_or_replaced_is_attached_to_again(clock, caplog):
     assert breaker.snapshot().successes == 1
 
 
+@pytest.mark.usefixtures("looks_alone")
 def test_a_call_that_began_in_the_file_of_before_moves_nothing(clock):
     breaker = shared("moved during a call", 1, clock=clock)
     breaker.trip()
