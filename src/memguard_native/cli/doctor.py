@@ -144,8 +144,13 @@ def _of_usable(segment: Segment) -> Finding:
     from memguard_native import _core
 
     header = segment.core.header()
+    is_known = segment.is_of_this_pid_namespace  # else its numbers are other processes' here
     owners = [
-        {"slot": one["slot"], "pid": one["pid"], "is_alive": one["is_alive"]}
+        {
+            "slot": one["slot"],
+            "pid": one["pid"],
+            "is_alive": one["is_alive"] if is_known else None,
+        }
         for one in segment.core.workers()
         if one["pid"] is not None
     ]
@@ -159,7 +164,7 @@ def _of_usable(segment: Segment) -> Finding:
         "repairs": header["repairs"],
     }
     told = [
-        f"{one['pid']} in slot {one['slot']}{'' if one['is_alive'] else ' (dead)'}"
+        f"{one['pid']} in slot {one['slot']}{' (dead)' if one['is_alive'] is False else ''}"
         for one in owners
     ]
     made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(header["created"]))
@@ -171,7 +176,7 @@ def _of_usable(segment: Segment) -> Finding:
     if header["repairs"]:
         text += f"; {header['repairs']} times something in it was damaged and not used"
     cure = None
-    if not segment.is_of_this_pid_namespace:
+    if not is_known:
         text += "; of another process namespace, so that nobody here can tell who lives"
         cure = "run memguard doctor where its processes run"
     elif not any(one["is_alive"] for one in owners):

@@ -135,6 +135,8 @@ def test_one_of_another_process_namespace_is_judged_where_its_processes_run(
     monkeypatch.setattr(segments, "_namespace_id", lambda kind: 77 if kind == "pid" else real(kind))
     _, found = findings(capsys, "--clean")
     assert found["removed"] == []
+    assert found["findings"][1]["facts"]["owners"][0]["is_alive"] is None
+    assert "dead" not in found["findings"][1]["text"]
     assert found["findings"][1]["cure"] == "run memguard doctor where its processes run"
 
 
