@@ -160,7 +160,7 @@ def _look_when_due() -> float | None:
 
 
 def look() -> None:
-    """Follow the rules of other processes, say that this one lives, move if the file was replaced."""
+    """Follow the rules of others, say that this process lives, move if the file was replaced."""
     for watched in list(_watched.values()):
         if not watched.segment.has_its_name():
             _move(watched)
