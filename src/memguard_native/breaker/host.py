@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import logging
 import sys
+import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -160,20 +161,29 @@ def _tell(watched: _Watched, told: tuple[Any, ...]) -> None:
         events.tell_shared(breakers[0].name, [one._core.id for one in breakers], told)
 
 
-def look() -> float | None:
-    """Follow the rules of other processes, say that this one lives, move if the file was replaced.
+_next_look = 0.0
 
-    Called by the event thread, while it runs; returns the seconds until the next look.
-    """
+
+def _look_when_due() -> float | None:
+    """Called by the event thread whenever it wakes; returns the seconds until the next look."""
+    global _next_look
     if not _watched:
         return None
+    now = time.monotonic()
+    if now >= _next_look:
+        _next_look = now + _LOOK_INTERVAL
+        look()
+    return _next_look - now
+
+
+def look() -> None:
+    """Follow the rules of others, say that this process lives, move if the file was replaced."""
     for watched in list(_watched.values()):
         if not watched.segment.has_its_name():
             _move(watched)
         watched.segment.core.beat()
         for breaker in watched.all():
             breaker._core.follow()
-    return _LOOK_INTERVAL
 
 
 def _move(watched: _Watched) -> None:
@@ -193,4 +203,4 @@ def _move(watched: _Watched) -> None:
             watched.breakers.setdefault(index, weakref.WeakSet()).add(breaker)
 
 
-events.add_task(look)
+events.add_task(_look_when_due)
