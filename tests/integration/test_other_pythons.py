@@ -18,9 +18,10 @@ import pytest
 from memguard_native import CircuitBreaker, State
 from memguard_native.segment import attach
 
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="shared memory is for Linux"
-)
+pytestmark = [
+    pytest.mark.slow,  # building the core once more takes a minute or two
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="shared memory is for Linux"),
+]
 
 ROOT = Path(__file__).parents[2]
 TOOLS = Path(sys.executable).parent
