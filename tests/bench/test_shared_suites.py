@@ -66,7 +66,7 @@ def test_shared_guard_is_judged_by_the_local_one(
 def test_sight_of_a_trip_is_judged_by_its_median(
     no_programs: None, monkeypatch: pytest.MonkeyPatch, median_ns: float, is_met: bool
 ) -> None:
-    found = {"word": 80.0, "trip": 160.0, "fifth": 200.0, "failures": median_ns}
+    found = {"word": 80.0, "trip": 160.0, "fifth": median_ns, "failures": 2500.0}
     monkeypatch.setattr(native, "numbers", lambda _, what, rounds: [40.0, found[what], 9000.0])
     monkeypatch.setattr(shared_seen, "PAUSE_S", 0.0)
     b = Bench(TINY)
