@@ -1,5 +1,6 @@
 // The shared segment for Python, which opens and locks the file. Nothing that is read from it is
 // trusted: texts are decoded with replacement, numbers are what they are.
+#include <pybind11/critical_section.h>
 #include <pybind11/stl.h>  // std::optional
 
 #include <cstddef>   // offsetof
@@ -17,15 +18,6 @@ namespace py = pybind11;
 
 namespace memguard {
 namespace {
-
-py::object text_of(std::string_view bytes) {
-    auto text = py::reinterpret_steal<py::object>(
-        PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "replace"));
-    if (!text) {
-        throw py::error_already_set();
-    }
-    return text;
-}
 
 std::uint64_t value_of(const SharedWord& word) noexcept {
     return word.load(std::memory_order_relaxed);  // relaxed: shown, and nothing else
@@ -148,7 +140,8 @@ py::list workers_of(const SegmentHandle& handle) {
     return found;
 }
 
-bool push_sample(const SegmentHandle& handle, const py::tuple& fields) {
+bool push_sample(const py::object& self, const py::tuple& fields) {
+    const auto& handle = self.cast<const SegmentHandle&>();
     check_writable(handle);
     if (!handle.has_slot()) {
         return false;
@@ -159,7 +152,10 @@ bool push_sample(const SegmentHandle& handle, const py::tuple& fields) {
     sample.sample = to_sample(fields);
     sample.owner = value_of(segment.slot(row).owner);
     sample.claim = segment.claim_of(row);
-    segment.history(row).push(sample);
+    {
+        const py::scoped_critical_section lock{self};  // a ring has one writer at a time
+        segment.history(row).push(sample);
+    }
     handle.beat();
     return true;
 }
@@ -240,6 +236,7 @@ void bind_segment(py::module_& m) {
     m.attr("SEGMENT_BREAKERS") = kSharedBreakers;
     m.attr("SEGMENT_SLOTS") = kSlots;
     m.attr("SEGMENT_LAYOUT") = layout();
+    m.attr("BREAKERS_CAN_MOVE") = Breaker::kExclusive;
 
     py::class_<SegmentHandle>(m, "Segment", "A mapped file that the processes of a host share.")
         .def(py::init<py::object>(), py::arg("mapped"),

@@ -1,7 +1,6 @@
 #include "breaker.hpp"
 
 #include <algorithm>  // std::find, std::none_of
-#include <utility>    // std::exchange
 
 #include "asking.hpp"
 #include "exceptions.hpp"
@@ -169,18 +168,23 @@ py::tuple to_tuple(const BreakerEvent& event, const py::object& detail) {
                           event.is_shadow(), event.pid(), detail);
 }
 
+py::object text_of(std::string_view bytes) {
+    auto text = py::reinterpret_steal<py::object>(
+        PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "replace"));
+    if (!text) {
+        throw py::error_already_set();
+    }
+    return text;
+}
+
 py::object details_of(const Note& note) {
-    const auto text = [](std::string_view bytes) {
-        return py::reinterpret_steal<py::object>(
-            PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "replace"));
-    };
     const py::object last_error =
         note.error_type.empty()
             ? py::object{py::none()}
-            : py::object{py::make_tuple(text(note.error_type), text(note.error_text))};
+            : py::object{py::make_tuple(text_of(note.error_type), text_of(note.error_text))};
     return py::make_tuple(note.failure_count, static_cast<double>(note.wall_ns) / kNsPerSecond,
                           last_error, name_of(note.reason),
-                          note.detail.empty() ? py::object{py::none()} : text(note.detail));
+                          note.detail.empty() ? py::object{py::none()} : text_of(note.detail));
 }
 
 BreakerCell Breaker::make_cell(std::uint64_t seed, const SharedPlace& place) {
@@ -310,9 +314,8 @@ void Breaker::announce(py::handle self, const Transition& done, PyObject* except
     const bool is_opening =
         (done.opened() && !is_given_back) || done.after.phase() == Phase::forced_open;
     const bool is_plain = exception == nullptr || has_plain_text(exception);
-    if (place_.is_shared()) {
-        record(self, event, is_opening, exception, is_plain,
-               detail);  // others read it by the event
+    if (place_.is_shared()) {  // first, as others read it by the event
+        record(self, event, is_opening, exception, is_plain, detail);
     }
     push(event, detail);
     if (!place_.is_shared() && is_opening) {

@@ -27,6 +27,9 @@ struct Guard;
 [[nodiscard]] const char* name_of(Phase phase) noexcept;
 [[nodiscard]] const char* name_of(Event event) noexcept;
 
+// Text of a segment, which a stranger may have written. Raises error_already_set.
+[[nodiscard]] pybind11::object text_of(std::string_view bytes);
+
 // What errors and snapshots tell of an opening: see Breaker::details(). Raises error_already_set.
 [[nodiscard]] pybind11::object details_of(const Note& note);
 

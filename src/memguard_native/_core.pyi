@@ -246,6 +246,7 @@ SEGMENT_VERSION: int
 SEGMENT_BREAKERS: int
 SEGMENT_SLOTS: int
 SEGMENT_LAYOUT: dict[str, tuple[int, int]]
+BREAKERS_CAN_MOVE: bool
 
 class Segment:
     """A mapped file that the processes of a host share. Times in seconds."""

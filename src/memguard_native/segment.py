@@ -181,10 +181,16 @@ def attach_again(segment: Segment) -> Segment:
     Raises as `attach` does.
     """
     with _attaching:
-        if _attached.get(segment.path) is segment:
-            segment.core.release_slot()
-            del _attached[segment.path]
-        return attach(segment.namespace)
+        if _attached.get(segment.path) is not segment:
+            return attach(segment.namespace)
+        del _attached[segment.path]
+        try:
+            found = attach(segment.namespace)
+        except SegmentError:
+            _attached[segment.path] = segment
+            raise
+        segment.core.release_slot()
+        return found
 
 
 def look_at(path: Path) -> Segment:
@@ -344,6 +350,7 @@ def _locked(path: Path) -> Iterator[None]:
     deadline = time.monotonic() + _LOCK_TIMEOUT
     while True:
         file = os.open(lock, os.O_RDWR | os.O_CREAT | _OPEN_FLAGS, _FILE_MODE)
+        _lock_files.add(file)
         try:
             _check_is_ours(lock, os.fstat(file))
             while not _try_lock(file):
@@ -357,7 +364,13 @@ def _locked(path: Path) -> Iterator[None]:
                 yield
                 return
         finally:
+            _lock_files.discard(file)
             os.close(file)  # gives the lock up
+
+
+# Open now. A lock belongs to the open file, which a forked child has as well: it would hold the
+# lock for as long as it lives.
+_lock_files: set[int] = set()
 
 
 def _lock_of(path: Path) -> Path:
@@ -438,7 +451,7 @@ def _create(path: Path) -> Segment:
         os.rename(making, path)
         return Segment(path, _core.Segment(mapping), _file_id(os.fstat(file)))
     except BaseException:
-        os.unlink(making)
+        making.unlink(missing_ok=True)
         raise
     finally:
         os.close(file)
@@ -482,6 +495,9 @@ def _release_slots() -> None:
 def _after_fork_in_child() -> None:
     global _attaching
     _attaching = threading.RLock()
+    for file in _lock_files:
+        os.close(file)
+    _lock_files.clear()
     for segment in attached():
         segment.core.forget_slot()
         segment.core.claim_slot(_namespace_id("pid"))

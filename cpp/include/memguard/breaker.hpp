@@ -316,7 +316,7 @@ class BreakerCell {
     [[nodiscard]] std::atomic<std::uint64_t>* own_record() noexcept {
         const RowChoice choice = statistics_.choice();
         const std::size_t index = choice.mine().index;
-        const bool is_noted = claim_ != nullptr && index + 1 < choice.count();
+        const bool is_noted = claim_ != nullptr && index < choice.owned();
         return is_noted ? &statistics_.row(index).probes : nullptr;
     }
     void note_own_probe(std::uint64_t generation) noexcept {

@@ -35,13 +35,14 @@ class RowChoice {
     // row and no locked instruction.
     explicit RowChoice(bool exclusive) noexcept
         : row_(exclusive ? &kFirst : nullptr), exclusive_below_(1),
-          count_(exclusive ? 1 : kThreadRows) {}
+          count_(exclusive ? 1 : kThreadRows), owned_(count_) {}
 
     // Of a table that processes share: `row` is that of this process, another one after a fork, and
-    // outlives this object. Rows from `exclusive_below` on have more than one writer.
+    // outlives this object. Rows from `exclusive_below` on have more than one writer; the last of
+    // `count` belongs to no process.
     RowChoice(const std::atomic<std::uint32_t>& row, std::uint32_t exclusive_below,
               std::size_t count) noexcept
-        : row_(&row), exclusive_below_(exclusive_below), count_(count) {}
+        : row_(&row), exclusive_below_(exclusive_below), count_(count), owned_(count - 1) {}
 
     [[nodiscard]] Row mine() const noexcept {
         if (row_ == nullptr) {
@@ -53,6 +54,8 @@ class RowChoice {
     }
 
     [[nodiscard]] std::size_t count() const noexcept { return count_; }
+    // Rows below it have an owner, whose end is noticed.
+    [[nodiscard]] std::size_t owned() const noexcept { return owned_; }
 
   private:
     static inline constexpr std::atomic<std::uint32_t> kFirst{0};
@@ -60,6 +63,7 @@ class RowChoice {
     const std::atomic<std::uint32_t>* row_;
     std::uint32_t exclusive_below_;
     std::size_t count_;
+    std::size_t owned_;
 };
 
 // A sum: nothing is ordered by it, and seen late is fine; hence relaxed.

@@ -37,7 +37,7 @@ from memguard_native.breaker.forms import (
 from memguard_native.breaker.policy import policy_of
 from memguard_native.breaker.snapshot import BreakerSnapshot
 from memguard_native.breaker.trip_rules import Asked, Rule
-from memguard_native.errors import ConfigError
+from memguard_native.errors import ConfigError, SegmentUnavailableError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -265,8 +265,13 @@ class CircuitBreaker:
 
     def _join(self, place: host.Place) -> None:
         """Have the numbers of these rules apply in all processes: the newest count."""
-        with place.segment.locked():
-            before = self._core.publish()
+        try:
+            with place.segment.locked():
+                before = self._core.publish()
+        except SegmentUnavailableError as error:
+            logger.warning("circuit %r goes by the rules of other processes: %s", self.name, error)
+            self._core.follow()
+            return
         self._version = self._core.followed
         if before is not None:
             now = self._core.rules()
@@ -525,10 +530,14 @@ class CircuitBreaker:
         version = self._core.followed
         if version == self._version:
             return
+        self._version = version
         numbers = self._core.rules()
         self._enforce_by_auto = numbers.pop("enforce_by_auto")
-        self._config = self._config.replace(**numbers)
-        self._version = version
+        try:
+            self._config = self._config.replace(**numbers)
+        except ConfigError as error:  # none of ours has published that
+            logger.error("circuit %r: the shared rules are not shown: %s", self.name, error)
+            return
         self._follow_config()
 
     def _follow_config(self) -> None:

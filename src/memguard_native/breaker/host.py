@@ -49,6 +49,8 @@ class _Watched:
     segment: Segment
     breakers: dict[int, weakref.WeakSet[CircuitBreaker]] = field(default_factory=dict)
     stop_listening: Callable[[], None] = lambda: None
+    has_lost_its_name: bool = False
+    """And there is nowhere to go: its processes share it among themselves."""
 
     def all(self) -> list[CircuitBreaker]:
         return [breaker for places in list(self.breakers.values()) for breaker in list(places)]
@@ -179,7 +181,7 @@ def _look_when_due() -> float | None:
 def look() -> None:
     """Follow the rules of others, say that this process lives, move if the file was replaced."""
     for watched in list(_watched.values()):
-        if not watched.segment.has_its_name():
+        if not watched.has_lost_its_name and not watched.segment.has_its_name():
             _move(watched)
         watched.segment.core.beat()
         for breaker in watched.all():
@@ -190,14 +192,23 @@ def _move(watched: _Watched) -> None:
     """Others share another file by now: go on there, with the state that it has."""
     from memguard_native import segment as segments
 
-    logger.error("%s was replaced or removed: its breakers begin anew", watched.segment.path)
-    watched.segment = segment = segments.attach_again(watched.segment)
+    path, moving = watched.segment.path, watched.all()
+    try:
+        if not _core.BREAKERS_CAN_MOVE:
+            cure = "restart the processes that share it"
+            raise SegmentUnavailableError(str(path), "breakers move with the GIL alone", cure)
+        segment = segments.attach_again(watched.segment)
+        with segment.locked():
+            places = [segment.core.claim_breaker(breaker.name) for breaker in moving]
+    except SegmentError as error:
+        watched.has_lost_its_name = True  # told once
+        logger.error("%s was replaced or removed, and its breakers stay there: %s", path, error)
+        return
+    logger.error("%s was replaced or removed: its breakers begin anew", path)
+    watched.segment, watched.breakers = segment, {}
     watched.stop_listening()
     _listen_to(watched)
-    moving, watched.breakers = watched.all(), {}
-    for breaker in moving:
-        with segment.locked():
-            index = segment.core.claim_breaker(breaker.name)
+    for breaker, index in zip(moving, places, strict=True):
         if index is not None:  # else it stays where it is, alone
             breaker._move(Place(segment, index))
             watched.breakers.setdefault(index, weakref.WeakSet()).add(breaker)
