@@ -214,6 +214,18 @@ TEST(calls_in_flight_of_the_dead_are_none) {
     CHECK(mine.cell.statistics().in_flight() == 0);
 }
 
+TEST(calls_of_processes_without_a_slot_are_not_in_flight_for_ever) {
+    Mapped mapped;
+    const pid_t child = start_child(mapped.segment, [&](std::uint32_t) {
+        Shared{mapped.segment, 0, kOverflowRow}.cell.statistics().begin_flight();
+    });
+    kill_child(child);
+    Shared mine{mapped.segment, 0, 1};
+    CHECK(mine.cell.statistics().in_flight() == 0);
+    mine.cell.statistics().begin_flight();
+    CHECK(mine.cell.statistics().in_flight() == 1);
+}
+
 TEST(failures_of_two_cells_on_one_word_add_up) {
     Mapped mapped;
     Shared one{mapped.segment, 0, 0};

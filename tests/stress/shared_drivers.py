@@ -17,6 +17,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -247,6 +248,30 @@ def forked_inside(rounds: int) -> dict[str, Any]:
         end(in_child(lambda: fail(breaker, 3)))
         assert breaker.state is State.open
     return {"slot": attach().core.slot, "stale": breaker.snapshot().stale}
+
+
+def forked_under_the_lock(_rounds: int) -> dict[str, Any]:
+    """A child forked while another thread holds the file's lock does not go on holding it."""
+    segment = attach()
+    holding, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with segment.locked():
+            holding.set()
+            leave.wait(PATIENCE)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    holding.wait(PATIENCE)
+    child = in_child(lambda: time.sleep(PATIENCE))
+    leave.set()
+    thread.join()
+    begun = time.monotonic()
+    with segment.locked():
+        waited = time.monotonic() - begun
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return {"waited": waited}
 
 
 def told_of_others(_rounds: int) -> dict[str, Any]:

@@ -65,6 +65,10 @@ def test_a_forked_child_settles_none_of_its_parents_calls():
     assert found["stale"] > 0
 
 
+def test_a_forked_child_does_not_hold_the_lock_of_another_thread():
+    assert run("forked_under_the_lock")["waited"] < 1.0
+
+
 def test_listeners_hear_of_other_processes():
     assert run("told_of_others")["heard"] == [
         ["shared", "open", "consecutive_failures", "host", None],

@@ -19,6 +19,7 @@ from memguard_native import (
     CircuitOpenError,
     ConfigError,
     SegmentError,
+    SegmentUnavailableError,
     State,
 )
 from memguard_native import segment as segments
@@ -313,6 +314,53 @@ def test_a_file_that_is_removed_or_replaced_is_attached_to_again(clock, caplog):
 
 
 @pytest.mark.usefixtures("looks_alone")
+def test_with_nowhere_to_go_they_stay_and_it_is_told_once(clock, caplog, monkeypatch):
+    breaker = shared("staying", 1, clock=clock)
+    other = shared("staying", 1, clock=clock)
+    os.unlink(segments.path_of("default"))
+
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    for _ in range(3):
+        host.look()
+    assert caplog.text.count("its breakers stay there") == 1
+    fail_times(breaker, 1)
+    assert other.state is State.open
+    assert segments.attach().core.slot is not None
+
+
+def test_without_the_lock_a_breaker_goes_by_the_rules_of_others(clock, caplog, monkeypatch):
+    kept = shared("locked", 3, clock=clock)
+    real = segments.Segment.locked
+    calls = []
+
+    def locked(segment):
+        calls.append(segment)
+        if len(calls) == 2:  # the first claims the name
+            raise SegmentUnavailableError("path", "another process holds its lock", "wait")
+        return real(segment)
+
+    monkeypatch.setattr(segments.Segment, "locked", locked)
+    breaker = shared("locked", 9, clock=clock)
+    assert (breaker.scope, breaker.config.failure_threshold) == ("host", 3)
+    assert kept.config.failure_threshold == 3
+    assert "goes by the rules of other processes" in caplog.text
+
+
+def test_published_numbers_that_no_config_allows_leave_the_config_as_it_is(clock, monkeypatch):
+    one, other = shared("odd", clock=clock), shared("odd", clock=clock)
+    one.configure(reset_timeout=30.0)
+
+    def refuse(_config, **_changes):
+        raise ConfigError("reset_timeout", 30.0, "is odd")
+
+    monkeypatch.setattr(BreakerConfig, "replace", refuse)
+    assert other.state is State.closed
+    assert other.config.reset_timeout == 60.0
+
+
 def test_a_call_that_began_in_the_file_of_before_moves_nothing(clock):
     breaker = shared("moved during a call", 1, clock=clock)
     breaker.trip()
