@@ -14,6 +14,7 @@ ANY_SCOPE = {
     "test_by_hand",
     "test_configure",
     "test_coroutine",
+    "test_event_log",
     "test_events",
     "test_generators",
     "test_guard",

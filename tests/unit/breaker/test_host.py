@@ -21,11 +21,16 @@ from memguard_native import (
     SegmentError,
     SegmentUnavailableError,
     State,
+    _core,
 )
 from memguard_native import segment as segments
 from memguard_native.breaker import events, host
 
 from .calls import Boom, admitted, fail_times
+
+with_the_gil = pytest.mark.skipif(
+    not _core.BREAKERS_CAN_MOVE, reason="breakers move with the GIL alone"
+)
 
 
 def shared(name="shared", *arguments, **rules):
@@ -289,6 +294,7 @@ def looks_alone(monkeypatch):
 
 
 @pytest.mark.usefixtures("looks_alone")
+@with_the_gil
 def test_a_file_that_is_removed_or_replaced_is_attached_to_again(clock, caplog):
     breaker = shared("moving", 1, clock=clock, failure_rate=0.5)
 
@@ -314,6 +320,7 @@ def test_a_file_that_is_removed_or_replaced_is_attached_to_again(clock, caplog):
 
 
 @pytest.mark.usefixtures("looks_alone")
+@with_the_gil
 def test_with_nowhere_to_go_they_stay_and_it_is_told_once(clock, caplog, monkeypatch):
     breaker = shared("staying", 1, clock=clock)
     other = shared("staying", 1, clock=clock)
@@ -361,6 +368,18 @@ def test_published_numbers_that_no_config_allows_leave_the_config_as_it_is(clock
     assert other.config.reset_timeout == 60.0
 
 
+def test_without_a_gil_breakers_stay_and_it_is_told_once(clock, caplog, monkeypatch):
+    monkeypatch.setattr(_core, "BREAKERS_CAN_MOVE", False)
+    breaker, other = shared("no move", 1, clock=clock), shared("no move", 1, clock=clock)
+    os.unlink(segments.path_of("default"))
+    host.look()
+    host.look()
+    assert caplog.text.count("restart the processes that share it") == 1
+    fail_times(breaker, 1)
+    assert other.state is State.open
+
+
+@with_the_gil
 def test_a_call_that_began_in_the_file_of_before_moves_nothing(clock):
     breaker = shared("moved during a call", 1, clock=clock)
     breaker.trip()
