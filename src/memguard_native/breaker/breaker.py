@@ -10,17 +10,15 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import threading
 import weakref
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
 from contextvars import ContextVar
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 from memguard_native import _core
-from memguard_native.breaker import events, host, probing, registry, trip_rules
+from memguard_native.breaker import events, host, live_rules, probing, registry, trip_rules
 from memguard_native.breaker.config import (
     BreakerConfig,
     Ignorable,
@@ -34,10 +32,10 @@ from memguard_native.breaker.forms import (
     form_of,
     with_timeout,
 )
-from memguard_native.breaker.policy import policy_of
+from memguard_native.breaker.live_rules import LiveRules
 from memguard_native.breaker.snapshot import BreakerSnapshot
 from memguard_native.breaker.trip_rules import Asked, Rule
-from memguard_native.errors import ConfigError, SegmentUnavailableError
+from memguard_native.errors import ConfigError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -238,55 +236,30 @@ class CircuitBreaker:
         if config.scope != "local" and clock == "boottime":
             allowed = "must be 'monotonic' or a ManualClock in scope 'host'"
             raise ConfigError("clock", clock, allowed)
-        self._config = config
-        self._enforce_by_auto = config.enforce
-        self._place = host.place_for(config) if place is None else place
-        self._version = 0  # of the rules that all processes share, as `_config` has them
-        policy = policy_of(config)
-        self._policies = [(config, config.enforce, policy)]  # each once: the core keeps them all
-        self._core = _core.Breaker(
+        place = host.place_for(config) if place is None else place
+        # Weakly: else each breaker were a cycle for the collector.
+        follow_config = weakref.WeakMethod(self._follow_config)
+        self._rules = LiveRules(
+            config, place, lambda: follow() if (follow := follow_config()) else None
+        )
+        self._core = self._rules.core = _core.Breaker(
             name=config.name,
-            policy=policy,
+            policy=self._rules.policy,
             clock=manual,
             counts_suspended_time=clock == "boottime",
             events=events.queue,
-            **({} if self._place is None else self._place.arguments()),
+            **({} if place is None else place.arguments()),
         )
         events.register(self, self._core, config.name)
-        if self._place is not None:
-            host.watch(self, self._place)
-            if not publishes:
-                self._core.follow()
-            if self._core.followed == 0:  # nothing is published, or it is to be
-                self._join(self._place)
+        if place is not None:
+            host.watch(self, place)
+            if publishes:
+                self._rules.join()
+            else:
+                self._rules.join_or_follow()
         self._follow_config()
         _living.add(self)
         registry.add(self)
-
-    def _join(self, place: host.Place) -> None:
-        """Have the numbers of these rules apply in all processes: the newest count."""
-        try:
-            with place.segment.locked():
-                before = self._core.publish()
-        except SegmentUnavailableError as error:
-            logger.warning("circuit %r goes by the rules of other processes: %s", self.name, error)
-            self._core.follow()
-            return
-        self._version = self._core.followed
-        if before is not None:
-            now = self._core.rules()
-            changes = ", ".join(
-                f"{name} {before[name]!r} -> {now[name]!r}"
-                for name in now
-                if before[name] != now[name]
-            )
-            logger.info("circuit %r has other rules in all processes: %s", self.name, changes)
-            self._core.announce_other_rules()
-
-    def _move(self, place: host.Place) -> None:
-        self._place = place
-        self._core.move(**place.arguments())
-        self._join(place)
 
     @classmethod
     def from_config(cls, config: BreakerConfig, *, clock: Clock = "monotonic") -> CircuitBreaker:
@@ -313,23 +286,23 @@ class CircuitBreaker:
     @property
     def name(self) -> str:
         """The name given at construction."""
-        return self._config.name
+        return self._rules.config.name
 
     @property
     def config(self) -> BreakerConfig:
         """The rules that calls go by which begin now."""
-        self._follow()
-        return self._config
+        self._rules.follow()
+        return self._rules.config
 
     @property
     def scope(self) -> str:
         """ "local" or "host"; what it is, where the one asked for is not to be had."""
-        return "local" if self._place is None else "host"
+        return "local" if self._rules.place is None else "host"
 
     @property
     def state(self) -> State:
         """The state that a call would meet now. Reading it never uses up the probe."""
-        self._follow()
+        self._rules.follow()
         return State(self._core.state())
 
     @property
@@ -340,12 +313,12 @@ class CircuitBreaker:
     @property
     def retry_after(self) -> float:
         """Seconds until a call may be admitted; 0.0 if one may now."""
-        self._follow()
+        self._rules.follow()
         return self._core.retry_after()
 
     def snapshot(self) -> BreakerSnapshot:
         """Everything that is known now: state, counters, the newest opening."""
-        self._follow()
+        self._rules.follow()
         return BreakerSnapshot.of(self.name, self._core.snapshot())
 
     # --- guarding ------------------------------------------------------------------------------
@@ -428,8 +401,8 @@ class CircuitBreaker:
     ) -> _core.Guard[P, R]:
         check_callable(function)
         form = form_of(function)
-        if self._config.call_timeout is not None:
-            function = with_timeout(function, form, lambda: self._config.call_timeout)
+        if self._rules.config.call_timeout is not None:
+            function = with_timeout(function, form, lambda: self._rules.config.call_timeout)
         return _core.Guard(function, self._core, self, form, on_reject)
 
     # --- by hand -------------------------------------------------------------------------------
@@ -467,12 +440,12 @@ class CircuitBreaker:
         """Reject nothing from now on, and tell what the rules would have done: `enforce=0`."""
         enforce = self.config.enforce
         if enforce > 0:
-            self._configure({"enforce": 0.0}, enforce_by_auto=enforce)
+            self._rules.change({"enforce": 0.0}, enforce_by_auto=enforce)
 
     def auto(self) -> None:
         """End what `force_open()`, `disable()` or `shadow()` began; else nothing happens."""
-        if self.config.enforce != self._enforce_by_auto:
-            self.configure(enforce=self._enforce_by_auto)
+        if self.config.enforce != self._rules.enforce_by_auto:
+            self.configure(enforce=self._rules.enforce_by_auto)
         self._core.release()
 
     def configure(self, **changes: Any) -> None:
@@ -486,65 +459,13 @@ class CircuitBreaker:
         `namespace`, and `call_timeout` of a breaker that was made without one.
         SegmentUnavailableError: another process holds the shared file's lock.
         """
-        self._configure(changes)
-
-    def _configure(self, changes: dict[str, Any], enforce_by_auto: float | None = None) -> None:
-        with _configuring, nullcontext() if self._place is None else self._place.segment.locked():
-            config = self.config.replace(**changes)
-            by_auto = config.enforce if "enforce" in changes else self._enforce_by_auto
-            if enforce_by_auto is not None:
-                by_auto = enforce_by_auto
-            if config.is_same_as(self._config) and by_auto == self._enforce_by_auto:
-                return
-            self._check_change(config)
-            self._core.adopt(self._policy_for(config, by_auto))
-            self._config, self._enforce_by_auto = config, by_auto
-            if self._place is not None:
-                self._core.publish()
-                self._version = self._core.followed
-            self._follow_config()
-        self._core.announce_other_rules()
-
-    def _check_change(self, config: BreakerConfig) -> None:
-        for name in ("name", "scope", "namespace"):
-            before, now = getattr(self._config, name), getattr(config, name)
-            if now != before:
-                raise ConfigError(name, now, f"cannot change, it stays {before!r}")
-        if self._config.call_timeout is None and config.call_timeout is not None:
-            allowed = "cannot be set later: give the breaker one when it is made"
-            raise ConfigError("call_timeout", config.call_timeout, allowed)
-
-    def _policy_for(self, config: BreakerConfig, enforce_by_auto: float) -> _core.Policy:
-        for rules, by_auto, had in self._policies:
-            if rules.is_same_as(config) and by_auto == enforce_by_auto:
-                return had
-        policy = policy_of(config, enforce_by_auto)
-        self._policies.append((config, enforce_by_auto, policy))
-        return policy
-
-    def _follow(self) -> None:
-        """See to it that `config` is what the core goes by: other processes may have published."""
-        if self._place is None:
-            return
-        self._core.follow()
-        version = self._core.followed
-        if version == self._version:
-            return
-        self._version = version
-        numbers = self._core.rules()
-        self._enforce_by_auto = numbers.pop("enforce_by_auto")
-        try:
-            self._config = self._config.replace(**numbers)
-        except ConfigError as error:  # none of ours has published that
-            logger.error("circuit %r: the shared rules are not shown: %s", self.name, error)
-            return
-        self._follow_config()
+        self._rules.change(changes)
 
     def _follow_config(self) -> None:
-        config = self._config
+        config = self._rules.config
         listener = None if config.inline_events else config.on_event
         self._listening = events.listen(self._core.id, listener)
-        if listener is not None and self._place is not None:
+        if listener is not None and self._rules.place is not None:
             events.start_thread()  # what happens in other processes wakes nobody here
         if config.probe is not None:
             probing.watch(self, self._core)
@@ -553,7 +474,7 @@ class CircuitBreaker:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled by name and rules: where it is unpickled it is the breaker of that name."""
-        return _restore, (self._config,)
+        return _restore, (self._rules.config,)
 
     def __copy__(self) -> CircuitBreaker:
         return self
@@ -570,7 +491,7 @@ def _restore(config: BreakerConfig) -> CircuitBreaker:
     """The breaker of this name, scope and namespace, by the rules of now and not of the pickle."""
 
     def is_wanted(found: CircuitBreaker) -> bool:
-        had = found._config
+        had = found._rules.config
         return (had.scope, had.namespace) == (config.scope, config.namespace)
 
     def make() -> CircuitBreaker:
@@ -589,13 +510,8 @@ _entered: ContextVar[Any] = ContextVar("memguard_entered", default=None)
 _living: weakref.WeakSet[CircuitBreaker] = weakref.WeakSet()
 
 
-# Around configure(), of any breaker: rarely used, and nobody's call waits for it.
-_configuring = threading.RLock()
-
-
 def _after_fork_in_child() -> None:
-    global _configuring
-    _configuring = threading.RLock()
+    live_rules.renew_lock_after_fork()
     registry.renew_locks_after_fork()
     trip_rules.renew_locks_after_fork()
     probing.renew_after_fork()

@@ -210,7 +210,7 @@ def _move(watched: _Watched) -> None:
     _listen_to(watched)
     for breaker, index in zip(moving, places, strict=True):
         if index is not None:  # else it stays where it is, alone
-            breaker._move(Place(segment, index))
+            breaker._rules.move(Place(segment, index))
             watched.breakers.setdefault(index, weakref.WeakSet()).add(breaker)
 
 

@@ -270,7 +270,7 @@ def test_a_breaker_that_others_made_is_attached_to_by_its_name(caplog):
 def test_one_that_is_attached_to_is_never_local(monkeypatch):
     made = shared("locked")
     monkeypatch.setattr(segments, "_LOCK_TIMEOUT", 0.05)
-    with segments._locked(made._place.segment.path):
+    with segments._locked(made._rules.place.segment.path):
         assert CircuitBreaker.attach("locked").scope == "host"
         segments._attached.clear()  # as in another process, which needs the lock for its slot
         with pytest.raises(SegmentError, match="another process holds its lock"):
