@@ -8,7 +8,6 @@
 
 #include <array>        // std::array
 #include <atomic>       // std::atomic
-#include <bit>          // std::endian
 #include <cstddef>      // std::size_t
 #include <cstdint>      // std::uint64_t
 #include <new>          // placement new, std::launder
