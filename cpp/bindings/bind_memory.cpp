@@ -2,7 +2,6 @@
 #include <pybind11/stl.h>  // std::optional, std::vector
 
 #include <algorithm>  // std::clamp
-#include <array>      // std::array
 #include <atomic>     // std::atomic
 #include <memory>     // std::unique_ptr
 #include <optional>   // std::optional
@@ -87,7 +86,7 @@ py::tuple samples_after(const NativeSampler& sampler, std::uint64_t after) {
 
 void bind_memory(py::module_& m) {
     m.attr("HAS_NATIVE_PROBE") = kNativeProbe;
-    m.attr("SAMPLE_FIELDS") = py::tuple(py::cast(kSampleFields));
+    m.attr("SAMPLE_FIELDS") = sample_field_names();
 
     py::class_<SharedProbe>(m, "Probe", "Reads the memory of this process.")
         .def(py::init<>())

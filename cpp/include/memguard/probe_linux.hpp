@@ -115,7 +115,7 @@ class MallocReader {
             sample.malloc_in_use_bytes = last_.uordblks + last_.hblkhd;
             sample.malloc_free_bytes = last_.fordblks;
             sample.malloc_mmap_bytes = last_.hblkhd;
-            sample.malloc_age_ns = sample.monotonic_ns - read_at_ns_;
+            sample.malloc_age_ns = static_cast<std::uint64_t>(sample.monotonic_ns - read_at_ns_);
             sample.mark(SampleField::malloc);
         }
     }

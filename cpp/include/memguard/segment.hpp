@@ -99,7 +99,7 @@ struct SharedSample {
     std::uint64_t claim = 0;
     std::array<std::uint64_t, 8> unused{};
 };
-static_assert(sizeof(SharedSample) == 192);
+static_assert(sizeof(SharedSample) == 288);
 
 using SharedHistoryRing = HistoryRing<SharedSample>;
 

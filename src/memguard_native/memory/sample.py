@@ -29,6 +29,8 @@ class MemorySample(NamedTuple):
     """What is swapped out, and so no longer in the resident set."""
     threads: int | None = None
     """Threads, native ones included."""
+    python_arena_bytes: int | None = None
+    """What CPython's allocator of small objects holds, used or not."""
     malloc_in_use_bytes: int | None = None
     """What the program got from malloc and has not freed. Python's small objects are not in it."""
     malloc_free_bytes: int | None = None
@@ -37,8 +39,30 @@ class MemorySample(NamedTuple):
     """The part of `malloc_in_use_bytes` in large blocks with mappings of their own."""
     malloc_age_ns: int | None = None
     """How old the three are: reading them gets dear with many free blocks, and then is rarer."""
+    python_blocks: int | None = None
+    """Blocks that CPython's allocators have given out, as `sys.getallocatedblocks()` counts them."""
+    gpu_bytes: int | None = None
+    """Memory of the GPU that this process uses."""
+    cgroup_usage_bytes: int | None = None
+    """What the control group of this process is charged for, the page cache included."""
+    cgroup_private_bytes: int | None = None
+    """The part of it that cannot be dropped: anonymous, shared memory and swapped out."""
+    cgroup_limit_bytes: int | None = None
+    """The smallest limit from that group up the tree; None: no limit below the memory of the host."""
+    cgroup_high_bytes: int | None = None
+    """The smallest amount up the tree above which the kernel slows its processes down."""
+    cgroup_limit_hits: int | None = None
+    """How often the group has run into its limit."""
+    cgroup_oom_kills: int | None = None
+    """How many of its processes the kernel has killed for want of memory."""
+    memory_pressure_us: int | None = None
+    """Microseconds so far in which a task of the group (else of the host) waited for memory."""
+    load: float | None = None
+    """What was in flight at this instant, in a unit of the user's: requests, bytes, tokens."""
     sample_cost_ns: int = 0
-    """How long it took to take this sample."""
+    """How long it took to take this sample, without the figures of its control group."""
+    cgroup_cost_ns: int = 0
+    """How long those took."""
 
     @property
     def private_bytes(self) -> int | None:
@@ -50,3 +74,14 @@ class MemorySample(NamedTuple):
         if self.anon_bytes is None:
             return None
         return self.anon_bytes + (self.shmem_bytes or 0) + (self.swap_bytes or 0)
+
+    @property
+    def live_bytes(self) -> int | None:
+        """Private memory without what malloc keeps for later: a leak shows here first.
+
+        None where private memory is not known; where malloc's figures are not, all of it counts.
+        """
+        private = self.private_bytes
+        if private is None or self.malloc_free_bytes is None:
+            return private
+        return private - self.malloc_free_bytes
