@@ -197,7 +197,7 @@ def test_a_full_disk_makes_breakers_local(monkeypatch, caplog, segment_directory
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    assert "make 6 MiB of room there" in check_local(caplog, "No space left on device")
+    assert "make 7 MiB of room there" in check_local(caplog, "No space left on device")
     assert [one.name for one in segment_directory.iterdir()] == ["default-v1.seg.lock"]
 
 

@@ -1,6 +1,6 @@
-"""What a monitor tells: an `Alert`, a `Suspect`, a `Forecast`. Immutable, picklable, ready for JSON.
+"""What a monitor tells: an `Alert`, a `Suspect`, a `Forecast`. Immutable, ready for JSON.
 
-MB is 2**20 bytes. A sample's number counts from 0 at the monitor's start, or at a trace's first row.
+MB is 2**20 bytes. The number of a sample counts from 0, where the monitor or the trace begins.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class MemorySample(NamedTuple):
     malloc_age_ns: int | None = None
     """How old the three are: reading them gets dear with many free blocks, and then is rarer."""
     python_blocks: int | None = None
-    """Blocks that CPython's allocators have given out, as `sys.getallocatedblocks()` counts them."""
+    """What CPython's allocators have given out, as `sys.getallocatedblocks()` counts."""
     gpu_bytes: int | None = None
     """Memory of the GPU that this process uses."""
     cgroup_usage_bytes: int | None = None
@@ -48,7 +48,7 @@ class MemorySample(NamedTuple):
     cgroup_private_bytes: int | None = None
     """The part of it that cannot be dropped: anonymous, shared memory and swapped out."""
     cgroup_limit_bytes: int | None = None
-    """The smallest limit from that group up the tree; None: no limit below the memory of the host."""
+    """The smallest limit from that group up the tree; None: none below the memory of the host."""
     cgroup_high_bytes: int | None = None
     """The smallest amount up the tree above which the kernel slows its processes down."""
     cgroup_limit_hits: int | None = None
