@@ -57,7 +57,7 @@ def test_segments_and_their_owners_are_shown(capsys):
     out = capsys.readouterr().out
     assert f"MiB free; of user {os.getuid()}, mode 0700" in out
     owner = f"{os.getpid()} in slot 0"
-    assert f"{path_of('default')}: 1 of 64 breakers; owners: {owner}; 5." in out
+    assert f"{path_of('default')}: 1 of 64 breakers; owners: {owner}; 7." in out
 
 
 def test_programs_are_told_the_facts(killed, capsys):
