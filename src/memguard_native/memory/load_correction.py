@@ -1,0 +1,76 @@
+"""How much memory a unit of load takes, so that a busy hour is not mistaken for a leak.
+
+What is looked at are changes from one minute to the next: a leak, a warm-up or a cache that fills
+hardly changes within a minute, while the load of a service does, and the memory of its requests
+with it. So nothing that grows slowly can be put down to a load that happens to grow as well, as a
+fit of memory over load would do (a leak in proportion to the traffic of a morning, for one).
+
+Pure functions on arrays.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from memguard_native.memory.minutes import Column
+
+_LEAST_CHANGES = 20
+# A load that is reported as a mean over minutes shows in blocks only.
+_BLOCK_MINUTES = 8
+_LEAST_BLOCK_CHANGES = 10
+# What a true dependence leaves of the movement: 5 to 45 % in recorded services. What a chance one
+# leaves is more than all of it.
+_LEAST_EXPLAINED = 0.2
+# Load and memory are not read at the very same instant, so a peak of load of one minute may not be
+# in the memory at all; taking it off would make a hole in the floor.
+_ALIGNMENT_MINUTES = 3
+
+
+def memory_per_load(live: Column, load: Column) -> float:
+    """MB per unit of load (both one per minute, oldest first, NaN: not known); 0 if none is clear."""
+    per_load = _per_change(live, load, _LEAST_CHANGES)
+    if per_load == 0.0:
+        per_load = _per_change(_block_medians(live), _block_medians(load), _LEAST_BLOCK_CHANGES)
+    return per_load
+
+
+def without_load(values: Column, load: Column, per_load: float) -> Column:
+    """`values` less the memory that the load took, the least load of three minutes each."""
+    if per_load == 0.0:
+        return values
+    least = load.copy()
+    for shift in range(1, _ALIGNMENT_MINUTES):
+        least[shift:] = np.fmin(least[shift:], load[:-shift])
+    corrected: Column = values - per_load * least
+    return corrected
+
+
+def _per_change(memory: Column, load: Column, least_changes: int) -> float:
+    """The weighted median of change of memory by change of load: the line through the changes with
+    the least sum of absolute residuals, so that a jump or a collection does not move it.
+    """
+    load_changes = np.diff(load)
+    known = ~np.isnan(load_changes) & ~np.isnan(np.diff(memory))
+    load_changes, memory_changes = load_changes[known], np.diff(memory)[known]
+    moving = load_changes != 0
+    if np.count_nonzero(moving) < least_changes:
+        return 0.0
+    memory_changes = memory_changes - np.median(memory_changes)
+    ratios = memory_changes[moving] / load_changes[moving]
+    order = np.argsort(ratios)
+    weights = np.abs(load_changes[moving])[order].cumsum()
+    per_load = float(ratios[order][np.searchsorted(weights, weights[-1] / 2)])
+    rest = _spread(memory_changes - per_load * load_changes)
+    clear = per_load > 0 and rest <= (1 - _LEAST_EXPLAINED) * _spread(memory_changes)
+    return per_load if clear else 0.0
+
+
+def _spread(values: Column) -> float:
+    return float(np.median(np.abs(values - np.median(values))))
+
+
+def _block_medians(values: Column) -> Column:
+    count = len(values) // _BLOCK_MINUTES
+    blocks = values[len(values) - count * _BLOCK_MINUTES :].reshape(count, _BLOCK_MINUTES)
+    medians: Column = np.median(blocks, axis=1)  # NaN where a minute is missing: then it is out
+    return medians
