@@ -285,12 +285,14 @@ class AllocationTable {
         busy_.store(false, std::memory_order_release);
     }
 
-    std::atomic<std::int64_t> left_{std::numeric_limits<std::int64_t>::max()};
+    // All zero at first: a static table lies among what is not in the file, and costs no memory
+    // before it is used.
+    std::atomic<std::int64_t> left_{0};
     std::atomic<std::size_t> live_{0};
     std::atomic<std::int64_t> end_ns_{0};
     std::atomic<bool> on_{false};
     std::atomic<bool> busy_{false};
-    double interval_bytes_ = 1.0;
+    double interval_bytes_ = 0.0;
     std::uint64_t random_ = 0;
     std::array<std::atomic<std::uintptr_t>, kSlots> keys_{};  // 0: free
     std::array<std::uint16_t, kSlots> numbers_{};             // of the sample with that key
