@@ -56,8 +56,7 @@ class InterpreterFrame {
             return nullptr;
         }
         auto* const code = reinterpret_cast<PyCodeObject*>(found);
-        const bool has_begun =
-            offset_in(code) / static_cast<int>(sizeof(_Py_CODEUNIT)) >= code->_co_firsttraceable;
+        const bool has_begun = offset_in(code) / kCodeUnitBytes >= code->_co_firsttraceable;
         return has_begun ? code : nullptr;
     }
 
@@ -67,12 +66,13 @@ class InterpreterFrame {
         return PyUnstable_InterpreterFrame_GetLasti(frame_);
 #else
         const auto* const at = static_cast<const _Py_CODEUNIT*>(word(kInstruction));
-        return static_cast<int>((at - _PyCode_CODE(code)) *
-                                static_cast<std::ptrdiff_t>(sizeof(_Py_CODEUNIT)));
+        return static_cast<int>(at - _PyCode_CODE(code)) * kCodeUnitBytes;
 #endif
     }
 
   private:
+    static constexpr int kCodeUnitBytes = 2;
+
     explicit InterpreterFrame(struct _PyInterpreterFrame* frame) noexcept : frame_(frame) {}
 
 #if PY_VERSION_HEX >= 0x030C0000
