@@ -25,7 +25,10 @@ _MOST_BLOCKS = 8 * MOST_OBJECTS
 
 _TOP = 20
 
-_sized_by_content: tuple[type, ...] = (dict, list, set, frozenset, bytearray, deque)
+# Whose size depends on what is in them; the method of the class itself, not of a subclass.
+_sized_by_content: dict[type, Any] = {
+    kind: kind.__sizeof__ for kind in (dict, list, set, frozenset, bytearray, deque)
+}
 # The getters of `type` itself: a metaclass may have attributes of these names that run code.
 _module_of = type.__dict__["__module__"].__get__
 _qualname_of = type.__dict__["__qualname__"].__get__
@@ -95,9 +98,10 @@ def _name_of(kind: type) -> str:
 
 
 def _size_function(kind: type) -> Callable[[Any], int]:
-    for base in _sized_by_content:
+    for base, size_of in _sized_by_content.items():
         if issubclass(kind, base):
-            return base.__sizeof__
+            found: Callable[[Any], int] = size_of
+            return found
     return object.__sizeof__
 
 

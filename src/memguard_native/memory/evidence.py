@@ -20,7 +20,7 @@ from memguard_native.memory.maps import MemoryMap, compare_memory_maps, read_mem
 SCHEMA = 1
 
 COLLECTION_SECONDS = 300.0
-"""Between the two looks: long enough for 10 MB/hour to be 0.8 MB, half of that is seen by chance."""
+"""Between the two looks: in this time the least growth that matters, 10 MB/hour, is 0.8 MB."""
 PROFILE_SECONDS = 120.0
 """The profile slows allocations down, so it ends earlier."""
 PAUSE_SECONDS = 3600.0

@@ -6,6 +6,7 @@ descriptor only its kind is kept. Where there is no /proc, the threads of Python
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
@@ -66,10 +67,9 @@ def _entries(folder: Path) -> list[str] | None:
 def _kinds(links: list[str]) -> dict[str, int]:
     kinds: Counter[str] = Counter()
     for link in links:
-        try:
+        # One that is closed meanwhile has no link, as the one that the list was read from.
+        with contextlib.suppress(OSError):
             kinds[kind_of(os.readlink(link))] += 1
-        except OSError:
-            pass  # closed meanwhile, as the one is that the list was read from
     return dict(kinds)
 
 

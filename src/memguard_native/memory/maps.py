@@ -105,18 +105,17 @@ def _name_of(path: str, permissions: str) -> str:
 def compare_memory_maps(before: MemoryMap, after: MemoryMap) -> dict[str, Any]:
     """The mappings that grew most and the totals, in a form ready for JSON."""
     known = before.is_resident_known and after.is_resident_known
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, now in after.by_name.items():
         then = before.by_name.get(name, Mappings())
+        resident_growth = now.resident_bytes - then.resident_bytes
         rows.append(
             {
                 "name": name,
                 "count": now.count,
                 "count_growth": now.count - then.count,
                 "virtual_growth_bytes": now.virtual_bytes - then.virtual_bytes,
-                "resident_growth_bytes": now.resident_bytes - then.resident_bytes
-                if known
-                else None,
+                "resident_growth_bytes": resident_growth if known else None,
             }
         )
     grown = [row for row in rows if _growth(row) > 0 or row["count_growth"] > 0]
