@@ -39,6 +39,8 @@ namespace {
 constexpr std::size_t kMostCodes = 4096;
 constexpr std::uint32_t kUnknownCode = PointerIndex<kMostCodes>::kFull;
 
+constexpr const char* kInUse = "another interpreter is using the table at this moment";
+
 constexpr PyMemAllocatorDomain kDomains[] = {PYMEM_DOMAIN_MEM, PYMEM_DOMAIN_OBJ};
 
 enum class Stage : std::uint8_t { none, running, ending };
@@ -251,7 +253,7 @@ void start(double seconds, std::uint64_t interval_bytes) {
     const auto seed = static_cast<std::uint64_t>(now_ns);
     if (!profile.table.start(interval_bytes, now_ns + static_cast<std::int64_t>(length_ns), seed)) {
         uninstall();
-        throw std::runtime_error("another interpreter is using the table at this moment");
+        throw std::runtime_error(kInUse);
     }
     profile.stage = Stage::running;
 }
@@ -310,7 +312,9 @@ py::object stop() {
     const std::int64_t now_ns = monotonic_ns();
     std::vector<AllocationSample> samples;
     samples.reserve(AllocationTable::kMostSamples);  // no allocation, so no exception, in the table
-    profile.table.for_each([&](const AllocationSample& one) { samples.push_back(one); });
+    if (!profile.table.for_each([&](const AllocationSample& one) { samples.push_back(one); })) {
+        throw std::runtime_error(kInUse);
+    }
     const auto number = [](const auto& counter) {
         return counter.load(std::memory_order_relaxed);  // relaxed: see Profile
     };

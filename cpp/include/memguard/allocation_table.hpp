@@ -6,10 +6,11 @@
 // up, without bias, to the bytes that are alive. due() and may_hold() are what every allocation and
 // every release pays; the rest happens for samples only.
 //
-// Any thread may call anything; nothing waits, nothing allocates. Who finds the table in use by
-// another thread does without: then a sample is missed, or a block that is gone stays in the table
-// until its address is released once more. With one lock over all callers, which the GIL is for the
-// memory of Python, neither happens. Blocks get no header, so they may outlive the profile.
+// Any thread may call anything; nothing allocates, and only start() and for_each() wait, a little.
+// Who finds the table in use by another thread does without: then a sample is missed, or a block
+// that is gone stays in the table until its address is released once more. With one lock over all
+// callers, which the GIL is for the memory of Python, neither happens. Blocks get no header, so
+// they may outlive the profile.
 #pragma once
 
 #include <array>    // std::array
@@ -18,6 +19,7 @@
 #include <cstddef>  // std::size_t
 #include <cstdint>  // std::int64_t, std::uintptr_t
 #include <limits>   // std::numeric_limits
+#include <thread>   // std::this_thread
 
 #include "memguard/pointer_index.hpp"
 
@@ -56,7 +58,7 @@ class AllocationTable {
     // it was in use.
     [[nodiscard]] bool start(std::uint64_t interval_bytes, std::int64_t end_ns,
                              std::uint64_t seed) noexcept {
-        if (!try_lock()) {
+        if (!lock_within_bounds()) {
             return false;
         }
         clear();
@@ -177,7 +179,7 @@ class AllocationTable {
     // Calls `visit(sample)` for all of them. False: the table was in use.
     template <class Visit>
     bool for_each(Visit visit) noexcept {
-        if (!try_lock()) {
+        if (!lock_within_bounds()) {
             return false;
         }
         for (std::size_t i = 0; i < live(); ++i) {
@@ -278,6 +280,18 @@ class AllocationTable {
     [[nodiscard]] bool try_lock() noexcept {
         // acquire: pairs with the release store in unlock()
         return !busy_.exchange(true, std::memory_order_acquire);
+    }
+
+    // For who starts and reads, and may wait a little, but not for ever: who has it may be a thread
+    // that is not there any more, in a forked child.
+    [[nodiscard]] bool lock_within_bounds() noexcept {
+        for (int tries = 0; tries < 10'000; ++tries) {
+            if (try_lock()) {
+                return true;
+            }
+            std::this_thread::yield();
+        }
+        return false;
     }
 
     void unlock() noexcept {
