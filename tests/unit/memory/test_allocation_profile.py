@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
 import tracemalloc
@@ -195,6 +196,43 @@ def test_forgetting_ends_it_without_a_look():
     _core.start_allocation_profile(seconds=60.0)
     _core.forget_allocation_profile()
     assert _core.stop_allocation_profile() is None
+
+
+class Allocator(ctypes.Structure):
+    """PyMemAllocatorEx."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("ctx", "malloc", "calloc", "realloc", "free")]
+
+
+def allocators() -> list[bytes]:
+    found = []
+    for domain in (1, 2):  # PYMEM_DOMAIN_MEM, PYMEM_DOMAIN_OBJ
+        allocator = Allocator()
+        ctypes.pythonapi.PyMem_GetAllocator(domain, ctypes.byref(allocator))
+        found.append(bytes(allocator))
+    return found
+
+
+@sampled
+@pytest.mark.parametrize("end", [_core.stop_allocation_profile, _core.forget_allocation_profile])
+def test_a_profile_that_has_ended_leaves_the_allocators_as_they_were(end):
+    before = allocators()
+    _core.start_allocation_profile(seconds=60.0)
+    assert all(now != then for now, then in zip(allocators(), before, strict=True))
+    end()
+    assert allocators() == before
+
+
+@sampled
+def test_hooks_that_tracemalloc_covered_leave_when_it_has_gone():
+    before = allocators()
+    _core.start_allocation_profile(seconds=60.0)
+    tracemalloc.start()
+    _core.stop_allocation_profile()
+    tracemalloc.stop()
+    assert allocators() != before
+    assert _core.stop_allocation_profile() is None
+    assert allocators() == before
 
 
 # --- beside others who hook in --------------------------------------------------------------------
