@@ -9,7 +9,7 @@
 // - Others who hook in as well (tracemalloc), before or after us, and leave in any order: the hooks
 //   are static functions that pass on to what was below them when they were installed. They leave
 //   only if they are on top; else they stay, off, and are used again. Whether they are still called
-//   is found out by an allocation, so that they are never installed above themselves.
+//   is found out by an allocation, so that they are never installed above themselves (install()).
 // - Interpreters with a GIL of their own, which call the same hooks at the same time: a hook's ctx
 //   is that of the allocator below, so that function and ctx fit together also while only one of
 //   them has been replaced; the table stands it, see there; and only the interpreter that armed the
@@ -50,8 +50,10 @@ struct Profile {
     AllocationTable table;
     PointerIndex<kMostCodes> codes;  // with a reference each
     PyMemAllocatorEx below[2];
-    Stage stage = Stage::none;  // this and the next one are the main interpreter's alone
+    // These are the main interpreter's alone.
+    Stage stage = Stage::none;
     std::int64_t started_ns = 0;
+    bool may_be_called[2];  // the hook was installed, and was not on top when it was to leave
     // Written by whoever runs a hook. relaxed throughout: counts and marks, nothing depends on
     // them.
     std::atomic<bool> was_called[2];
@@ -120,34 +122,38 @@ void before_releasing(const void* block) noexcept {
 }
 
 template <std::size_t Domain>
-struct Hooks {
-    static void* malloc(void* ctx, std::size_t size) noexcept {
-        void* const block = profile.below[Domain].malloc(ctx, size);
+class Hooks {
+  public:
+    static void* malloc(void*, std::size_t size) noexcept {
+        void* const block = below().malloc(below().ctx, size);
         after_getting(Domain, block, size);
         return block;
     }
 
-    static void* calloc(void* ctx, std::size_t count, std::size_t size) noexcept {
-        void* const block = profile.below[Domain].calloc(ctx, count, size);
+    static void* calloc(void*, std::size_t count, std::size_t size) noexcept {
+        void* const block = below().calloc(below().ctx, count, size);
         after_getting(Domain, block, count * size);  // does not overflow: the block is there
         return block;
     }
 
     // As a release and a new block, so that what grew has a chance by its whole size, and the stack
     // is the one that made it grow. After it, because one that fails leaves the old block alone.
-    static void* realloc(void* ctx, void* old, std::size_t size) noexcept {
-        void* const block = profile.below[Domain].realloc(ctx, old, size);
-        if (block != nullptr && old != nullptr) {
+    static void* realloc(void*, void* old, std::size_t size) noexcept {
+        void* const block = below().realloc(below().ctx, old, size);
+        if (block != nullptr) {
             before_releasing(old);
         }
         after_getting(Domain, block, size);
         return block;
     }
 
-    static void free(void* ctx, void* block) noexcept {
+    static void free(void*, void* block) noexcept {
         before_releasing(block);
-        profile.below[Domain].free(ctx, block);
+        below().free(below().ctx, block);
     }
+
+  private:
+    static const PyMemAllocatorEx& below() noexcept { return profile.below[Domain]; }
 };
 
 PyMemAllocatorEx hooks_of(std::size_t domain, void* ctx) noexcept {
@@ -167,7 +173,7 @@ bool is_on_top(std::size_t domain) noexcept {
     return installed(domain).malloc == hooks_of(domain, nullptr).malloc;
 }
 
-// Whether an allocation of that domain comes by its hook, on top or not.
+// Whether an allocation of that domain comes by its hook. Other interpreters may get in between.
 bool is_called(std::size_t domain) noexcept {
     profile.was_called[domain].store(false, std::memory_order_relaxed);  // relaxed: see Profile
     profile.table.wake();
@@ -179,13 +185,23 @@ bool is_called(std::size_t domain) noexcept {
     return profile.was_called[domain].load(std::memory_order_relaxed);  // relaxed: see Profile
 }
 
+bool is_only_interpreter() noexcept {
+    PyInterpreterState* const newest = PyInterpreterState_Head();
+    return newest == PyInterpreterState_Main() && PyInterpreterState_Next(newest) == nullptr;
+}
+
+// A hook above itself would call itself for ever. So one that is not known to have left is put on
+// top again only if it is certain that it is not called any more. In doubt the profile stays empty.
 void install() noexcept {
     for (std::size_t domain = 0; domain < 2; ++domain) {
-        if (!is_called(domain)) {
-            profile.below[domain] = installed(domain);
-            PyMemAllocatorEx hooks = hooks_of(domain, profile.below[domain].ctx);
-            PyMem_SetAllocator(kDomains[domain], &hooks);
+        if (profile.may_be_called[domain] &&
+            (is_on_top(domain) || is_called(domain) || !is_only_interpreter())) {
+            continue;
         }
+        profile.below[domain] = installed(domain);
+        PyMemAllocatorEx hooks = hooks_of(domain, profile.below[domain].ctx);
+        PyMem_SetAllocator(kDomains[domain], &hooks);
+        profile.may_be_called[domain] = true;
     }
 }
 
@@ -193,6 +209,7 @@ void uninstall() noexcept {
     for (std::size_t domain = 0; domain < 2; ++domain) {
         if (is_on_top(domain)) {
             PyMem_SetAllocator(kDomains[domain], &profile.below[domain]);
+            profile.may_be_called[domain] = false;
         }
     }
 }

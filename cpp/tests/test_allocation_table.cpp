@@ -79,6 +79,14 @@ TEST(block_that_was_never_sampled_is_released_without_a_trace) {
     CHECK(table->live() == 1);
 }
 
+TEST(null_is_no_block) {
+    const auto table = started();
+    CHECK(table->add(block_at(4096), 1, 0, kStack));
+    CHECK(!table->may_hold(nullptr));
+    table->remove(nullptr);
+    CHECK(table->live() == 1 && table->may_hold(block_at(4096)));
+}
+
 TEST(address_that_is_sampled_again_replaces_what_was_there) {
     const auto table = started();
     CHECK(table->add(block_at(4096), 100, 0, kStack));

@@ -15,6 +15,7 @@
 
 #include <array>    // std::array
 #include <atomic>   // std::atomic
+#include <chrono>   // std::chrono::milliseconds
 #include <cmath>    // std::expm1, std::log
 #include <cstddef>  // std::size_t
 #include <cstdint>  // std::int64_t, std::uintptr_t
@@ -146,9 +147,10 @@ class AllocationTable {
         return has_room;
     }
 
-    // Of every block before it is released: may it be a sample? Then call remove().
+    // Of every block before it is released: may it be a sample? Then call remove(). nullptr is
+    // released all the time, is no sample, and would be taken for a free slot.
     [[nodiscard]] bool may_hold(const void* block) const noexcept {
-        if (live() == 0) {
+        if (live() == 0 || block == nullptr) {
             return false;
         }
         const auto address = reinterpret_cast<std::uintptr_t>(block);
@@ -157,7 +159,7 @@ class AllocationTable {
     }
 
     void remove(const void* block) noexcept {
-        if (!try_lock()) {
+        if (block == nullptr || !try_lock()) {
             return;
         }
         const auto address = reinterpret_cast<std::uintptr_t>(block);
@@ -285,11 +287,13 @@ class AllocationTable {
     // For who starts and reads, and may wait a little, but not for ever: who has it may be a thread
     // that is not there any more, in a forked child.
     [[nodiscard]] bool lock_within_bounds() noexcept {
-        for (int tries = 0; tries < 10'000; ++tries) {
+        for (int tries = 0; tries < 200; ++tries) {
             if (try_lock()) {
                 return true;
             }
-            std::this_thread::yield();
+            // A holder that was preempted needs its turn of a core, and that takes milliseconds.
+            tries < 100 ? std::this_thread::yield()
+                        : std::this_thread::sleep_for(std::chrono::milliseconds{1});
         }
         return false;
     }
