@@ -18,6 +18,9 @@ from memguard_native import _core
 
 _TOP = 10
 
+_Frames = tuple[tuple[str, str, int], ...]
+"""Function, file and line, the innermost first."""
+
 # Of each trace tracemalloc makes a tuple of some 200 bytes for a snapshot, with the GIL held.
 _MOST_BLOCKS_FOR_SNAPSHOT = 1_000_000
 
@@ -49,7 +52,7 @@ class NativeProfile:
         found = _core.stop_allocation_profile()
         if found is None:
             raise RuntimeError("the profile was ended by somebody else")
-        stacks = sorted(found["stacks"], key=lambda row: (row[1], row[0]), reverse=True)
+        stacks = _by_lines(found["stacks"])
         return {
             "kind": "sampled",
             "seconds": found["seconds"],
@@ -65,9 +68,16 @@ class NativeProfile:
         _core.stop_allocation_profile()
 
 
-def _site(
-    live_bytes: int, lasting_bytes: int, samples: int, frames: Iterable[tuple[str, str, int]]
-) -> dict[str, Any]:
+def _by_lines(rows: Iterable[tuple[int, int, int, _Frames]]) -> list[tuple[int, int, int, _Frames]]:
+    """Rows of one stack of lines added up, those that last first: a line may allocate in places."""
+    sums: dict[_Frames, list[int]] = {}
+    for *figures, frames in rows:
+        sums[frames] = [a + b for a, b in zip(sums.get(frames, (0, 0, 0)), figures, strict=True)]
+    stacks = [(live, lasting, count, frames) for frames, (live, lasting, count) in sums.items()]
+    return sorted(stacks, key=lambda row: (row[1], row[0]), reverse=True)
+
+
+def _site(live_bytes: int, lasting_bytes: int, samples: int, frames: _Frames) -> dict[str, Any]:
     return {
         "live_bytes": live_bytes,
         # Alive although it was allocated in the first half: what is only passing by is not in it.

@@ -46,8 +46,8 @@ def _profile(section: Mapping[str, Any]) -> Iterable[str]:
         if site["lasting_bytes"] > 0
     ]
     return _titled(
-        f"allocated in {section['seconds']:.0f} s and still alive, from {section['samples']} "
-        "samples",
+        f"allocated in the first half of {section['seconds']:.0f} s and still alive, by "
+        f"{section['samples']} samples",
         rows,
     )
 

@@ -282,6 +282,17 @@ def test_the_native_profile_tells_sites_by_what_lasts():
 
 
 @sampled
+def test_a_line_that_allocates_in_several_places_is_one_site():
+    profile = NativeProfile(interval_bytes=EVERY_BYTE)
+    profile.start(60.0)
+    kept = [bytearray(50_000), bytearray(40_000), bytearray(30_000)]
+    found = profile.stop()
+    here = [site for site in found["sites"] if site["live_bytes"] > 20_000]
+    assert len(here) == 1
+    assert here[0]["live_bytes"] > sum(map(len, kept))
+
+
+@sampled
 def test_a_native_profile_that_somebody_else_ended_says_so():
     profile = NativeProfile()
     profile.start(60.0)

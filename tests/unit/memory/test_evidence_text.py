@@ -47,7 +47,7 @@ def test_sites_of_the_sampled_profile_are_told_by_what_lasts():
     sites = [site("a.py", lasting_bytes=5 * MB), site("b.py", lasting_bytes=0)]
     profile = {"kind": "sampled", "seconds": 120.0, "samples": 40, "sites": sites}
     text = report_text(report(profile=profile))
-    assert "allocated in 120 s and still alive, from 40 samples:" in text
+    assert "allocated in the first half of 120 s and still alive, by 40 samples:" in text
     assert "     +5.0 MB  a.py:7 keep" in text
     assert "b.py" not in text
 
