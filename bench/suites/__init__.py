@@ -28,6 +28,7 @@ ORDER = (
     "ring_push",
     "ring_snapshot",
     "sampler",
+    "evidence_cost",
     "shared_call",
     "shared_arguments",
     "shared_seen",

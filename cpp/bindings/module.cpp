@@ -33,4 +33,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used(),
     memguard::bind_segment(m);
     memguard::bind_breaker(m, state);
     memguard::bind_memory(m);
+    memguard::bind_allocators(m);
+    memguard::bind_allocation_profile(m);
 }

@@ -343,6 +343,33 @@ class CallBudget:
     def record(self, cost_ns: int) -> None:
         """What the call has cost."""
 
+# --- evidence and actions -------------------------------------------------------------------------
+
+HAS_ALLOCATION_PROFILE: bool
+
+def start_allocation_profile(*, seconds: float, interval_bytes: int = 524288) -> None:
+    """Sample allocations of Python for `seconds`, one in `interval_bytes` on average.
+
+    Raises RuntimeError, with the reason, where that cannot be done.
+    """
+
+def stop_allocation_profile() -> dict[str, Any] | None:
+    """End the profile: what was sampled and is alive, by stack. None if none was started.
+
+    Seconds, stacks, samples, dropped, elsewhere, sampling_seconds. A row of `stacks` is (bytes,
+    bytes of the first half of the profile, samples, ((function, file, line), ...)).
+    """
+
+def forget_allocation_profile() -> None:
+    """In the child of a fork: end the parent's profile without looking at it."""
+
+def malloc_trim() -> bool | None:
+    """Ask the allocators to give free memory back: whether they did; None: no such allocator.
+
+    The GIL is released. glibc's malloc, jemalloc and mimalloc; the latter two do not tell, and
+    True says that they were asked.
+    """
+
 # --- ring -----------------------------------------------------------------------------------------
 
 @final

@@ -9,7 +9,18 @@ from collections.abc import Callable
 
 import pytest
 
-from memguard_native._core import CallBudget, Probe, RingBuffer, Sampler
+from memguard_native._core import (
+    HAS_ALLOCATION_PROFILE,
+    CallBudget,
+    Probe,
+    RingBuffer,
+    Sampler,
+    forget_allocation_profile,
+    malloc_trim,
+    start_allocation_profile,
+    stop_allocation_profile,
+)
+from memguard_native.memory.evidence import EvidenceCollector
 from memguard_native.memory.monitor import MemoryMonitor
 from memguard_native.memory.probe import NativeProbe, PsutilProbe
 from memguard_native.testing import FakeProbe, ManualClock
@@ -45,6 +56,20 @@ def life_of_a_monitor() -> None:
     monitor.stop()
 
 
+def life_of_a_profile() -> None:
+    if HAS_ALLOCATION_PROFILE:
+        start_allocation_profile(seconds=60.0, interval_bytes=1)
+        kept = [bytearray(100) for _ in range(100)]
+        assert stop_allocation_profile()["samples"] > len(kept)
+
+
+def life_of_a_collection() -> None:
+    collector = EvidenceCollector()
+    collector.arm(0.0, cause="mmap")
+    collector.step(300.0)
+    collector.report()
+
+
 # Name: the call, and how many make one round.
 CASES: dict[str, tuple[Callable[[], object], int]] = {
     "probe": (Probe, 5000),
@@ -67,6 +92,11 @@ CASES: dict[str, tuple[Callable[[], object], int]] = {
     "push that is refused": (lambda: refused(lambda: RING.push("x")), 10000),
     "ring that is refused": (lambda: (refused(lambda: RingBuffer(0)), refused(RingBuffer)), 5000),
     "snapshot": (RING.snapshot, 10000),
+    "malloc_trim": (malloc_trim, 200),
+    "life of a profile": (life_of_a_profile, 300),
+    "profile that was not started": (stop_allocation_profile, 5000),
+    "profile that is forgotten": (forget_allocation_profile, 1000),
+    "life of a collection": (life_of_a_collection, 5),
     "attributes": (lambda: (len(RING), RING.pushed, RING.capacity), 20000),
 }
 
