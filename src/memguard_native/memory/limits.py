@@ -24,4 +24,4 @@ def parse_size(text: str) -> int:
     found = _SIZE.fullmatch(text.strip())
     if found is None:
         raise ConfigError("size", text, 'must be a size such as "512MiB" or "2GiB"')
-    return round(float(found[1]) * 1024 ** _UNITS[found[2].upper()])
+    return round(float(found[1]) * 1024.0 ** _UNITS[found[2].upper()])
