@@ -20,6 +20,7 @@ from memguard_native.memory.sample import MemorySample
 from memguard_native.memory.series import Series
 from memguard_native.memory.trace_file import read_trace
 from memguard_native.memory.watch import Watch
+from memguard_native.memory.window import MemoryState
 
 _SCHEMA = 1
 # Rows that tell the interval of a trace: as many as the window rule needs for its first verdict.
@@ -47,6 +48,8 @@ class Replay:
     suspects: tuple[Suspect, ...]
     forecast: Forecast | None
     """The one that holds at the end of the trace."""
+    state: MemoryState
+    """At the end of the trace."""
     limit: MemoryLimit | None
     """What the forecast is of."""
     series: Series = field(repr=False, compare=False)
@@ -129,6 +132,7 @@ def replay(
         alerts=watch.alerts,
         suspects=watch.suspects,
         forecast=watch.latest.forecast,
+        state=watch.latest.state,
         limit=watch.latest.limit,
         series=series,
     )

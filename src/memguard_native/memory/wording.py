@@ -27,10 +27,17 @@ _WHAT_GROWS = {
 }
 
 
+def count(number: int, what: str) -> str:
+    """ "1 sample", "2 samples"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def span(seconds: float) -> str:
     """A time: "45 s", "12 min", "3 h 05 min", "2 d 4 h", "never" if it is infinite."""
     if not math.isfinite(seconds):
         return "never"
+    if seconds < 10:
+        return f"{round(seconds, 2):g} s"
     if seconds < _MINUTE:
         return f"{seconds:.0f} s"
     minutes = round(seconds / _MINUTE)
@@ -109,8 +116,8 @@ def sparkline(values: Sequence[float], width: int) -> str:
     edges = [len(known) * place // width for place in range(width + 1)]
     # The greatest of each piece: a peak of one sample must not vanish.
     peaks = [max(known[begin:end]) for begin, end in pairwise(edges)]
-    least, most = min(peaks), max(peaks)
-    if most == least:
-        return _BARS[0] * width
-    step = (most - least) / (len(_BARS) - 1)
+    least = min(peaks)
+    # At least a twentieth of it from the lowest bar to the highest: else noise looks like a wave.
+    height = max(max(peaks) - least, abs(least) / 20, 1e-9)
+    step = height / (len(_BARS) - 1)
     return "".join(_BARS[round((peak - least) / step)] for peak in peaks)
