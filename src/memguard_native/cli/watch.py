@@ -216,8 +216,9 @@ class Session:
 
         options, private = self._options, self._series.private_mb
         width = shutil.get_terminal_size().columns
+        taken = count(latest.sample_count, "sample")
         yield (
-            f"{shown(self._probe.name)}, process {self._probe.pid}: {count(latest.sample_count, 'sample')}, "
+            f"{shown(self._probe.name)}, process {self._probe.pid}: {taken}, "
             f"{span(self._watched())}, every {span(self._interval)}"
         )
         yield self._verdict()
@@ -286,11 +287,9 @@ class Session:
             print(json.dumps(found, allow_nan=False), flush=True)
             return
         did = {"gone": "has ended", "stopped": "was watched", "interrupted": "was watched"}[ended]
-        print(
-            f"{shown(self._probe.name)}, process {self._probe.pid}, {did}: "
-            f"{count(latest.sample_count, 'sample')} in {span(self._watched())}. {self._verdict()}.",
-            flush=True,
-        )
+        taken = f"{count(latest.sample_count, 'sample')} in {span(self._watched())}"
+        who = f"{shown(self._probe.name)}, process {self._probe.pid}"
+        print(f"{who}, {did}: {taken}. {self._verdict()}.", flush=True)
         if latest.forecast is not None and ended != "gone":
             print(f"If it goes on like this, {forecast_text(latest.forecast)}.", flush=True)
 
