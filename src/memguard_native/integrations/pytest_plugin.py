@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _DEFAULTS = {"iterations": 50, "warm_up": 10, "tolerance_kb": 0.0}
 _CAPTURES = ("capsys", "capsysbinary", "capfd", "capfdbinary")
-_LEAST = {"iterations": 5, "warm_up": 0, "tolerance_kb": 0}
+_LEAST = {"iterations": 5, "warm_up": 1, "tolerance_kb": 0}
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,13 +7,14 @@ back by a later batch) grew in each of the newest batches, and did not fade: a c
 a pool, grows for a while and stops. It is quiet if the newest two batches left nothing behind.
 Until all are quiet, or one leaks, calls go on, up to a bound.
 
-Only for something that leaks two more batches are run, one under tracemalloc, to say what it is.
+Only for something that leaks three more batches are run, two under tracemalloc, to say what it is.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 import threading
 import warnings
@@ -35,7 +36,7 @@ _FADING = 0.6
 _BYTES_PER_KB = 1024
 _MOST_TOLD = 5
 # A call: what was left once, and not by the calls, is not told.
-_LEAST_OBJECTS = 0.2
+_LEAST_OBJECTS = 0.6
 _LEAST_BYTES = 4.0
 
 
@@ -128,11 +129,12 @@ def find_leak(
     Args:
         call: may raise, which ends it all.
         iterations: calls in a batch.
-        warm_up: calls before the first reading.
+        warm_up: calls before the first reading, at least 1.
         tolerance_kb: that each call may leave behind, in KB of 1024 bytes. Descriptors and threads
             are not tolerated.
     """
-    _run(call, warm_up)
+    call()  # what it warns of is told once
+    _run(call, warm_up - 1)
     readings = tuple(array("q", bytes(8 * (MOST_BATCHES + 1))) for _ in KINDS)
     _read(readings, 0)
     for batch in range(1, MOST_BATCHES + 1):
@@ -200,7 +202,7 @@ def _read(readings: Sequence[array[int]], place: int) -> None:
     figures = (
         sys.getallocatedblocks(),
         *_native_bytes(),
-        len(_descriptors()),
+        len(_descriptor_names()[1]),
         threading.active_count(),
     )
     for column, figure in zip(readings, figures, strict=True):
@@ -227,14 +229,14 @@ def _native_bytes() -> tuple[int, int]:
     return used, space_bytes - used - free - (sample.python_arena_bytes or 0)
 
 
-def _descriptors() -> dict[str, str]:
+def _descriptor_names() -> tuple[str, list[str]]:
+    """A directory and the descriptors in it, the one included by which they are listed."""
     for directory in ("/proc/self/fd", "/dev/fd"):
         try:
-            names = os.listdir(directory)
+            return directory, os.listdir(directory)
         except OSError:
             continue
-        return dict.fromkeys(names, directory)
-    return {}
+    return "", []
 
 
 # --- evidence -------------------------------------------------------------------------------------
@@ -252,12 +254,11 @@ def _explain(
     _collect()
     grown = _census()
     grown.subtract(types)
-    opened = Counter(
-        _target(directory, name)
-        for name, directory in _descriptors().items()
-        if name not in descriptors
+    opened = Counter(target for _, target in _descriptors().items() - descriptors.items())
+    # "Thread-17 (wait)": of those it matters how many, and not which.
+    started = Counter(
+        re.sub(r"\d+", "N", one.name) for one in threading.enumerate() if one not in threads
     )
-    started = Counter(one.name for one in threading.enumerate() if one not in threads)
     lines = _allocating_lines(call, iterations)
     # Blocks are no bytes: only now it is known how many they are.
     is_of_blocks = all(growth.kind is _BLOCKS for growth in growths)
@@ -282,6 +283,9 @@ def _allocating_lines(call: Callable[[], object], iterations: int) -> list[tuple
     if not was_tracing:
         tracemalloc.start()
     try:
+        # A container that was there before counts with all of its bytes when it is resized first.
+        _run(call, iterations)
+        _collect()
         before = tracemalloc.take_snapshot()
         _run(call, iterations)
         _collect()
@@ -306,8 +310,15 @@ def _top(found: Iterable[tuple[str, float]], least: float) -> tuple[tuple[str, f
     return tuple(sorted(grown, key=lambda one: -one[1])[:_MOST_TOLD])
 
 
-def _target(directory: str, name: str) -> str:
-    try:
-        return os.readlink(f"{directory}/{name}")
-    except OSError:
-        return f"descriptor {name}"
+def _descriptors() -> dict[str, str]:
+    """What each is of."""
+    found = {}
+    directory, names = _descriptor_names()
+    for name in names:
+        try:
+            found[name] = os.readlink(f"{directory}/{name}")
+        except FileNotFoundError:  # the one by which they were listed
+            continue
+        except OSError:  # no link: a system without /proc
+            found[name] = f"descriptor {name}"
+    return found
