@@ -138,7 +138,7 @@ class _Picture:
 
     def draw(self, alerts: Sequence[Alert], suspects: Sequence[Suspect]) -> None:
         axes = self._axes
-        axes.set_xlim(self._begin, self._right)
+        axes.set_xlim(self._begin, max(self._right, self._begin + 1.0))
         axes.set_ylim(self._bottom, self._top)
         self._label_axes()
         for suspect in suspects:
