@@ -14,8 +14,11 @@ __all__ = [
     "CircuitOpenError",
     "ConfigError",
     "MemguardError",
+    "ProcessDeniedError",
+    "ProcessGoneError",
     "SegmentError",
     "SegmentUnavailableError",
+    "TraceError",
     "is_finite_number",
 ]
 
@@ -54,6 +57,49 @@ class SegmentError(MemguardError):
 
 class SegmentUnavailableError(SegmentError):
     """There is no file to share, or no room in it: what needs one does without."""
+
+
+class TraceError(MemguardError, ValueError):
+    """A file is no trace of memory.
+
+    `path` names it; `row` counts from 0, as samples do, and is None if it is not about a row;
+    `column` names the column, if it is about one; `problem` says what is wrong.
+    """
+
+    def __init__(self, path: str, row: int | None, column: str | None, problem: str) -> None:
+        super().__init__(path, row, column, problem)
+        self.path = path
+        self.row = row
+        self.column = column
+        self.problem = problem
+
+    def __str__(self) -> str:
+        row = "" if self.row is None else f", row {self.row}"
+        column = "" if self.column is None else f", column {self.column}"
+        return f"{self.path}{row}{column}: {self.problem}"
+
+
+class ProcessGoneError(MemguardError):
+    """There is no process `pid`, or no more."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(pid)
+        self.pid = pid
+
+    def __str__(self) -> str:
+        return f"there is no process {self.pid}"
+
+
+class ProcessDeniedError(MemguardError):
+    """This user may not look at process `pid`; `problem` is the system's word for it."""
+
+    def __init__(self, pid: int, problem: str) -> None:
+        super().__init__(pid, problem)
+        self.pid = pid
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"process {self.pid} may not be looked at: {self.problem}; run as its user or root"
 
 
 def is_finite_number(value: Any) -> bool:

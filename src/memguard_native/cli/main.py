@@ -1,8 +1,8 @@
 """`memguard`: parses the command line and runs one command.
 
-Exit codes: 0 success; 1 failure while running; 2 wrong usage or configuration; 130 interrupted
-(Ctrl-C). Results go to stdout, progress and logs to stderr. An error is one sentence; -v adds the
-traceback.
+Exit codes: 0 success; 1 failure while running; 2 wrong usage, configuration or input; 3 a leak, if
+asked to fail on one; 4 no such process; 5 no permission to look at it; 130 interrupted (Ctrl-C).
+Results go to stdout, progress and logs to stderr. An error is one sentence; -v adds the traceback.
 
 Start-up is a feature: `memguard --version` imports nothing but this module, and a command imports
 its libraries when it runs.
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SUCCESS = 0
 FAILURE = 1
 USAGE = 2
+NO_PROCESS = 4
+DENIED = 5
 INTERRUPTED = 130
 
 
@@ -44,16 +46,17 @@ def _print_version() -> int:
 def _parser() -> argparse.ArgumentParser:
     import argparse
 
-    from memguard_native.cli import breakers, doctor, embed
+    from memguard_native.cli import breakers, doctor, embed, replay, watch
 
     parser = argparse.ArgumentParser(
         prog="memguard",
         description="Stop out-of-memory deaths and cascading failures in Python services.",
-        epilog="Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 130 interrupted.",
+        epilog="Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 a leak (with "
+        "--fail-on-leak), 4 no such process, 5 no permission, 130 interrupted.",
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (breakers, doctor, embed):
+    for command in (breakers, doctor, embed, replay, watch):
         command.add_parser(commands)
     parser.set_defaults(run=lambda _options: _print_help(parser), verbose=False)
     return parser
@@ -65,14 +68,23 @@ def _print_help(parser: argparse.ArgumentParser) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from memguard_native.errors import ConfigError
+    from memguard_native.errors import (
+        ConfigError,
+        ProcessDeniedError,
+        ProcessGoneError,
+        TraceError,
+    )
 
     try:
         code: int = options.run(options)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except ConfigError as error:
+    except (ConfigError, TraceError) as error:
         return _report(error, options.verbose, USAGE)
+    except ProcessGoneError as error:
+        return _report(error, options.verbose, NO_PROCESS)
+    except ProcessDeniedError as error:
+        return _report(error, options.verbose, DENIED)
     except Exception as error:  # noqa: BLE001 - the last resort: reported, never swallowed
         return _report(error, options.verbose, FAILURE)
     return code

@@ -16,3 +16,12 @@ def table(head: list[str], rows: list[list[str]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def silence_log() -> None:
+    """For commands that tell themselves what the library also logs: stderr stays free of it."""
+    import logging
+
+    logger = logging.getLogger("memguard_native")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())

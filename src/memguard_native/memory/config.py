@@ -36,6 +36,10 @@ class MonitorConfig:
     clock: _core.ManualClock | None
     scope: str
     namespace: str | None
+    rule: str = "both"
+    warm_up: float = 3600.0
+    minute_s: float = 60.0
+    limit_bytes: int | None = None
 
     def __post_init__(self) -> None:
         _check_interval(self.interval)
@@ -49,6 +53,8 @@ class MonitorConfig:
             raise ConfigError("probe", self.probe, "must have a method sample(), or be None")
         if self.clock is not None and not isinstance(self.clock, _core.ManualClock):
             raise ConfigError("clock", self.clock, "must be a ManualClock or None")
+        if self.rule not in ("window", "floor", "both"):
+            raise ConfigError("rule", self.rule, "must be one of 'window', 'floor', 'both'")
         if self.scope not in ("local", "host"):
             raise ConfigError("scope", self.scope, "must be one of 'local', 'host'")
         if self.namespace is not None and not isinstance(self.namespace, str):

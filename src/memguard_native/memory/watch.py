@@ -11,8 +11,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from memguard_native.memory.alert import Alert
+from memguard_native.memory.alert import Alert, Forecast, Suspect
 from memguard_native.memory.config import MonitorConfig
+from memguard_native.memory.limits import MemoryLimit
 from memguard_native.memory.sample import BYTES_PER_MB, MemorySample
 from memguard_native.memory.window import Growth, MemoryState, WindowRule
 
@@ -32,6 +33,12 @@ class MonitorSnapshot:
     """The growth over the window; None while the window says too little for a verdict."""
     alert: Alert | None = None
     """The alert that is raised and not cleared yet."""
+    suspect: Suspect | None = None
+    """The suspicion that is raised and not cleared yet."""
+    forecast: Forecast | None = None
+    """When memory reaches its limit; None without a suspicion or a limit."""
+    limit: MemoryLimit | None = None
+    """What memory will run into."""
     callback_errors: int = 0
     """How many times a callback raised."""
     probe_failures: int = 0
@@ -56,22 +63,32 @@ class Watch:
         self._on_sample = _Callback("on_sample", config.on_sample)
         self._on_alert = _Callback("on_alert", config.on_alert)
         self.latest = MonitorSnapshot()
+        self.alerts: tuple[Alert, ...] = ()
+        self.suspects: tuple[Suspect, ...] = ()
+        self._limit = None
+        if config.limit_bytes is not None:
+            self._limit = MemoryLimit(config.limit_bytes, "config")
 
     def observe(self, sample: MemorySample) -> None:
         """Judge the next sample, then log it and call back."""
         before = self.latest
         self._rule.add(sample)
         alert = before.alert
-        if self._rule.state is not MemoryState.alert:
+        if self._config.rule == "floor" or self._rule.state is not MemoryState.alert:
+            if alert is not None:
+                cleared = dataclasses.replace(alert, cleared_sample=before.sample_count)
+                self.alerts = (*self.alerts[:-1], cleared)
             alert = None
         elif alert is None:
             alert = self._new_alert(sample, before.sample_count)
+            self.alerts = (*self.alerts, alert)
         self.latest = MonitorSnapshot(
             state=self._rule.state,
             samples=self._rule.samples,
             sample_count=before.sample_count + 1,
             growth=self._rule.growth,
             alert=alert,
+            limit=self._limit,
             callback_errors=self._on_sample.errors + self._on_alert.errors,
         )
         self._tell(sample, before)
