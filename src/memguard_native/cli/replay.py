@@ -36,8 +36,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--rule", default="floor", metavar="RULE", help="floor (default), window or both")
     add("--threshold", type=float, default=10.0, metavar="MB/H", help="growth that is no leak yet "
         "(default: 10)")  # fmt: skip
-    add("--warm-up", default="1h", metavar="DURATION", help="no verdict on so much of the "
-        "beginning (default: 1h)")  # fmt: skip
+    add("--warm-up", default="5m", metavar="DURATION", help="no verdict on so much of the "
+        "beginning (default: 5m)")  # fmt: skip
     add("--limit", metavar="SIZE", help="forecast when this is reached, such as 2GiB")
     add("--no-load", action="store_true", help="leave out what the trace tells of the load")
     add("--json", action="store_true", help="one object a line for each trace, with a schema")
@@ -106,7 +106,7 @@ def _report(found: Replay) -> Iterator[str]:
 
 
 def _verdict(found: Replay) -> str:
-    from memguard_native.memory.window import MemoryState
+    from memguard_native.memory.alert import MemoryState
     from memguard_native.memory.wording import verdict
 
     is_known = found.state is not MemoryState.learning

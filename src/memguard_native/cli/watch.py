@@ -27,7 +27,6 @@ _LEAK = 3
 _INTERRUPTED = 130
 _HOME_AND_CLEAR = "\x1b[H\x1b[2J"
 _ROWS = 10
-_DEFAULT_WARM_UP = 3600.0
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -50,7 +49,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--threshold", type=float, default=10.0, metavar="MB/H", help="growth that is no leak yet "
         "(default: 10)")  # fmt: skip
     add("--warm-up", metavar="DURATION", help="no verdict on so much of the beginning (default: "
-        "what is left of the first hour of the process)")  # fmt: skip
+        "what is left of the first 5 minutes of the process)")  # fmt: skip
     add("--limit", metavar="SIZE", help="forecast when this is reached, such as 2GiB (default: the "
         "limit of its control group)")  # fmt: skip
     add("--minute-s", type=float, default=60.0, metavar="SECONDS", help="that stand for one minute "
@@ -93,6 +92,7 @@ class Session:
         import sys
 
         from memguard_native.cli.durations import parse_duration
+        from memguard_native.memory.config import DEFAULT_WARM_UP
         from memguard_native.memory.limits import parse_size
         from memguard_native.memory.replay import settings_for_others
         from memguard_native.memory.series import Series
@@ -106,7 +106,7 @@ class Session:
         self._for = math.inf if options.for_ is None else parse_duration("--for", options.for_)
         self._speed = 60.0 / options.minute_s
         if options.warm_up is None:
-            warm_up = max(0.0, _DEFAULT_WARM_UP - probe.age() * self._speed)
+            warm_up = max(0.0, DEFAULT_WARM_UP - probe.age() * self._speed)
         else:
             warm_up = parse_duration("--warm-up", options.warm_up)
         self._watch: Watch = Watch(
@@ -257,7 +257,7 @@ class Session:
         )
 
     def _verdict(self) -> str:
-        from memguard_native.memory.window import MemoryState
+        from memguard_native.memory.alert import MemoryState
         from memguard_native.memory.wording import verdict
 
         is_known = self._watch.latest.state is not MemoryState.learning

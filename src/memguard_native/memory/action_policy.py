@@ -97,3 +97,7 @@ def _check_bool(name: str, value: Any) -> None:
 def _check_number(name: str, value: Any, least: float, most: float) -> None:
     if not is_finite_number(value) or not least <= value <= most:
         raise ConfigError(name, value, f"must be a number from {least:g} to {most:g}")
+
+
+SILENT = ActionPolicy(log=False, callback=False, advise=False)
+"""Nothing is done or told: for memory that is not of this process."""

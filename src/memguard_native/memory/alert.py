@@ -7,8 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 
 _SCHEMA = 1
+
+
+class MemoryState(StrEnum):
+    """Learning: too early to tell. Steady: no reason to worry. Suspect: memory has a trend, which a
+    warm-up has too. Alert: memory grows as a leak does, or above the limit of the window rule."""
+
+    learning = "learning"
+    steady = "steady"
+    suspect = "suspect"
+    alert = "alert"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from memguard_native.memory.floor import (
     Refusal,
     Scale,
     judge_floor,
+    measure_floor,
 )
 from memguard_native.memory.load_correction import memory_per_load, without_load
 from memguard_native.memory.minutes import Column, MinuteSeries
@@ -140,9 +141,18 @@ class Detector:
                 believed = Leak(signal, scale.window_minutes, growth, near)
         if believed is not None:
             self.leak = believed
+        elif self.leak is not None and self._still_grows(self.leak.signal):
+            self._last_candidate = minute
         elif self._is_over(self._last_candidate):
             self.leak = None
         self._find_trend()
+
+    def _still_grows(self, signal: str) -> bool:
+        """A leak once proved goes on as long as the floor of the last hour rises, in whatever shape:
+        it may have become less even, or slower than the scale that found it asks for.
+        """
+        growth = measure_floor(self._signals()[signal], _TREND_MINUTES)
+        return growth is not None and growth.rate_mb_per_hour > self._threshold
 
     def _signals(self) -> dict[str, Column]:
         live, load = self.series.column("live"), self.series.column("load")
@@ -184,6 +194,11 @@ class Detector:
         """How far the highest private memory of the last hour is above that of now."""
         recent = self.series.column("private")[-_TREND_MINUTES:]
         return float(np.nanmax(recent) - recent[-1])
+
+    def floor_below_mb(self, window_minutes: int) -> float:
+        """How far the least private memory of a window's last block is below that of now."""
+        recent = self.series.column("private")[-max(1, window_minutes // BLOCKS) :]
+        return float(recent[-1] - np.nanmin(recent))
 
     def _find_trend(self) -> None:
         live = self.series.column("live")[-_TREND_MINUTES:]

@@ -31,6 +31,7 @@ class ProcessEffects:
         on_recycle: asks whoever can for this process to be replaced. Without one there is nobody
             to ask, and a warning in the log says that it is time.
         probe: measures memory before and after; default the best of this system.
+        monotonic: the clock that decisions are made by, in seconds.
     """
 
     def __init__(
@@ -39,14 +40,16 @@ class ProcessEffects:
         on_alert: Callable[[Alert], object] | None = None,
         on_recycle: Callable[[Alert], object] | None = None,
         probe: Probe | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._monotonic = monotonic
         self._log_alert = log_alert
         self._on_alert = on_alert
         self._on_recycle = on_recycle
         self._probe = default_probe() if probe is None else probe
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return self._monotonic()
 
     def wall(self) -> float:
         return time.time()

@@ -27,7 +27,7 @@ _ALIGNMENT_MINUTES = 3
 
 
 def memory_per_load(live: Column, load: Column) -> float:
-    """MB per unit of load (both one per minute, oldest first, NaN: not known); 0 if none is clear."""
+    """MB per unit of load; 0 if not clear. Both one per minute, oldest first, NaN: unknown."""
     per_load = _per_change(live, load, _LEAST_CHANGES)
     if per_load == 0.0:
         per_load = _per_change(_block_medians(live), _block_medians(load), _LEAST_BLOCK_CHANGES)

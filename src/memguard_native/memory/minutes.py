@@ -92,7 +92,8 @@ class MinuteSeries:
         if name == "other":
             return self._other()
         table = self._table[_ROW[name]]
-        return table[HISTORY_MINUTES - self.minutes :]
+        column: Column = table[HISTORY_MINUTES - self.minutes :]
+        return column
 
     def _live(self) -> Column:
         private, free = self.column("private"), self.column("malloc_free")

@@ -14,16 +14,19 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from memguard_native import _core
-from memguard_native.memory.alert import Alert
-from memguard_native.memory.config import MonitorConfig
+from memguard_native.memory.action_policy import ActionPolicy
+from memguard_native.memory.actions import ActionRecord
+from memguard_native.memory.alert import Alert, MemoryState
+from memguard_native.memory.config import DEFAULT_WARM_UP, MonitorConfig
 from memguard_native.memory.history import keeper
 from memguard_native.memory.probe import Probe, default_probe
+from memguard_native.memory.response import Response
 from memguard_native.memory.sample import MemorySample
 from memguard_native.memory.sampler import Feed, NativeFeed, ProbeFeed, SamplerThread
 from memguard_native.memory.watch import MonitorSnapshot, Watch
-from memguard_native.memory.window import MemoryState
 
 logger = logging.getLogger("memguard_native.memory")
 
@@ -31,17 +34,28 @@ logger = logging.getLogger("memguard_native.memory")
 class MemoryMonitor:
     """Samples this process every `interval` seconds and raises an alert when it grows too fast.
 
-    The alert is raised when memory grew by more than `threshold_mb_per_hour` from the oldest to the
-    newest of the last `window` samples. What is compared is private memory: anonymous, shared and
-    swapped out; the resident set where that is not known.
+    How a verdict comes about is told in docs/memory.md. It is of one of two rules, or of both:
+    "floor" looks for memory that is never given back and grows as a leak does; "window" compares
+    the oldest and the newest of the last `window` samples, as the original of this package did, and
+    cannot tell a leak from a warm-up.
 
     Args:
         interval: seconds between two samples, from 0.001 to 30 days; default 60.
-        window: how many samples are compared, from 3 to 100000; default 12.
-        threshold_mb_per_hour: the limit, > 0; default 10. 1 MB = 2**20 bytes.
+        window: how many samples the window rule compares, from 3 to 100000; default 12.
+        threshold_mb_per_hour: growth that is tolerated, > 0; default 10. 1 MB = 2**20 bytes.
+        rule: "floor" (default), "window" or "both".
+        warm_up: seconds after the start that the floor rule looks at nothing of, from 0 to 30 days;
+            default 300. What else warms up it tells by its shape.
+        limit_bytes: what memory must not reach; default: the limits of the system alone.
+        actions: what is done about an alert: "log" (default), "auto", "dry-run", or an
+            `ActionPolicy`.
+        evidence: look for what grows, by types and by lines of code, once there is a suspicion.
         on_sample: called with every `MemorySample`.
         on_alert: called with an `Alert` when one is raised, not again before it has cleared.
+        on_action: called with an `ActionRecord` for every action that was taken.
+        on_recycle: called with an `Alert` when this process is to be replaced.
         log_samples: log every sample at INFO; alerts are logged at WARNING anyway.
+        minute_s: seconds that stand for a minute; default 60. Less is for tests in time lapse.
         probe: where samples come from, for tests; default the best of this system.
         clock: a `ManualClock` that stamps the samples, for tests; default the probe's own time.
         scope: "local", or "host": samples are also kept in memory that outlives this process, see
@@ -62,9 +76,17 @@ class MemoryMonitor:
         window: int = 12,
         threshold_mb_per_hour: float = 10.0,
         *,
+        rule: str = "floor",
+        warm_up: float = DEFAULT_WARM_UP,
+        limit_bytes: int | None = None,
+        actions: str | ActionPolicy = "log",
+        evidence: bool = True,
         on_sample: Callable[[MemorySample], object] | None = None,
         on_alert: Callable[[Alert], object] | None = None,
+        on_action: Callable[[ActionRecord], object] | None = None,
+        on_recycle: Callable[[Alert], object] | None = None,
         log_samples: bool = False,
+        minute_s: float = 60.0,
         probe: Probe | None = None,
         clock: _core.ManualClock | None = None,
         scope: str = "local",
@@ -74,9 +96,17 @@ class MemoryMonitor:
             interval=interval,
             window=window,
             threshold_mb_per_hour=threshold_mb_per_hour,
+            rule=rule,
+            warm_up=warm_up,
+            limit_bytes=limit_bytes,
+            actions=ActionPolicy.named(actions),
+            evidence=evidence,
             on_sample=on_sample,
             on_alert=on_alert,
+            on_action=on_action,
+            on_recycle=on_recycle,
             log_samples=log_samples,
+            minute_s=minute_s,
             probe=probe,
             clock=clock,
             scope=scope,
@@ -86,7 +116,7 @@ class MemoryMonitor:
         self._probe = default_probe() if probe is None else probe
         self._by_hand = self._new_probe_feed()
         self._starting = threading.RLock()
-        self._watch = Watch(self._config)
+        self._watch = self._new_watch()
         self._thread: SamplerThread | None = None
 
     @property
@@ -116,7 +146,7 @@ class MemoryMonitor:
         with self._starting:
             if self.running:
                 return
-            watch = Watch(self._config)
+            watch = self._new_watch()
             thread = SamplerThread(self._new_feed(), self._observer_of(watch))
             self._watch, self._thread = watch, thread
             _running[thread] = self
@@ -136,6 +166,7 @@ class MemoryMonitor:
         if thread is not None:
             thread.stop()
             _running.pop(thread, None)
+            self._response.close()
 
     def tick(self) -> None:
         """Take one sample now, on this thread: for tests, and for who has a scheduler of his own.
@@ -147,6 +178,10 @@ class MemoryMonitor:
         observe = self._observer_of(self._watch)
         for sample in self._by_hand.take():
             observe(sample)
+
+    def _new_watch(self) -> Watch:
+        self._response = Response(self._config, self._probe, lambda: None)
+        return Watch(self._config, responder=self._response)
 
     def _observer_of(self, watch: Watch) -> Callable[[MemorySample], None]:
         keep = self._keep
@@ -204,17 +239,13 @@ def start_memory_monitoring(
     interval: float = 60.0,
     window: int = 12,
     threshold_mb_per_hour: float = 10.0,
-    on_sample: Callable[[MemorySample], object] | None = None,
-    on_alert: Callable[[Alert], object] | None = None,
+    rule: str = "both",
     log_samples: bool = True,
-    probe: Probe | None = None,
-    clock: _core.ManualClock | None = None,
-    scope: str = "local",
-    namespace: str | None = None,
+    **settings: Any,
 ) -> Callable[[], None]:
     """Start a `MemoryMonitor` that also logs every sample; return its `stop` (idempotent).
 
-    See `MemoryMonitor` for the arguments and their defaults.
+    Unlike there, `rule` is "both" by default. See `MemoryMonitor` for all other arguments.
 
     Raises ConfigError: an argument is of the wrong type or out of its range.
     """
@@ -222,13 +253,9 @@ def start_memory_monitoring(
         interval=interval,
         window=window,
         threshold_mb_per_hour=threshold_mb_per_hour,
-        on_sample=on_sample,
-        on_alert=on_alert,
+        rule=rule,
         log_samples=log_samples,
-        probe=probe,
-        clock=clock,
-        scope=scope,
-        namespace=namespace,
+        **settings,
     )
     monitor.start()
     return monitor.stop

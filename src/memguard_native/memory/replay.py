@@ -13,14 +13,13 @@ from itertools import chain, islice, pairwise
 from pathlib import Path
 
 from memguard_native.errors import ConfigError, is_finite_number
-from memguard_native.memory.alert import Alert, Forecast, Suspect
-from memguard_native.memory.config import MonitorConfig
+from memguard_native.memory.alert import Alert, Forecast, MemoryState, Suspect
+from memguard_native.memory.config import DEFAULT_WARM_UP, MonitorConfig
 from memguard_native.memory.limits import MemoryLimit
 from memguard_native.memory.sample import MemorySample
 from memguard_native.memory.series import Series
 from memguard_native.memory.trace_file import read_trace
 from memguard_native.memory.watch import Watch
-from memguard_native.memory.window import MemoryState
 
 _SCHEMA = 1
 # Rows that tell the interval of a trace: as many as the window rule needs for its first verdict.
@@ -83,7 +82,7 @@ def replay(
     *,
     rule: str = "floor",
     threshold_mb_per_hour: float = 10.0,
-    warm_up: float = 3600.0,
+    warm_up: float = DEFAULT_WARM_UP,
     limit_bytes: int | None = None,
     minute_s: float = 60.0,
     with_load: bool = True,
@@ -95,7 +94,7 @@ def replay(
         path: a file as `trace_file` describes it.
         rule: "floor", "window" or "both".
         threshold_mb_per_hour: growth up to this is no leak; default 10.
-        warm_up: seconds after row 0 in which growth is not held against the program; default 3600.
+        warm_up: seconds after row 0 in which growth is not held against the program; default 300.
         limit_bytes: what the forecast is of; default: none, and no forecast.
         minute_s: seconds of the trace that stand for one minute; default 60.
         with_load: use what the trace tells of the load.

@@ -1,23 +1,31 @@
-"""What one run of a monitor sees and concludes: samples in; snapshot, log and callbacks out.
+"""What one run of a monitor sees and concludes: samples in; snapshot, alerts and suspects out.
 
-One thread writes, by replacing `Watch.latest`, which is immutable: so readers need no lock, and a
-run that was stopped in the middle of a callback cannot write into the next one.
+One code, two feeders: a monitor of this process and a replay of a trace both hand their samples to
+a `Watch`. One thread writes, by replacing `Watch.latest`, which is immutable: so readers need no
+lock, and a run that was stopped in the middle of a callback cannot write into the next one.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
-from memguard_native.memory.alert import Alert, Forecast, Suspect
+from memguard_native.memory.alert import Alert, Forecast, MemoryState, Suspect
 from memguard_native.memory.config import MonitorConfig
+from memguard_native.memory.detector import Detector
+from memguard_native.memory.findings import (
+    alert_of_leak,
+    alert_of_window,
+    expect_limit,
+    room_in_mb,
+    suspect_of_trend,
+)
 from memguard_native.memory.limits import MemoryLimit
-from memguard_native.memory.sample import BYTES_PER_MB, MemorySample
-from memguard_native.memory.window import Growth, MemoryState, WindowRule
-
-logger = logging.getLogger("memguard_native.memory")
+from memguard_native.memory.sample import MemorySample
+from memguard_native.memory.telling import Callback, log_sample, log_state
+from memguard_native.memory.window import Growth, WindowRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +40,11 @@ class MonitorSnapshot:
     growth: Growth | None = None
     """The growth over the window; None while the window says too little for a verdict."""
     alert: Alert | None = None
-    """The alert that is raised and not cleared yet."""
+    """The alert that is raised and not cleared yet; if two rules have one, that of the floor."""
     suspect: Suspect | None = None
     """The suspicion that is raised and not cleared yet."""
     forecast: Forecast | None = None
-    """When memory reaches its limit; None without a suspicion or a limit."""
+    """When memory reaches its limit; None without a suspicion, an alert or a limit."""
     limit: MemoryLimit | None = None
     """What memory will run into."""
     callback_errors: int = 0
@@ -46,143 +54,173 @@ class MonitorSnapshot:
 
     @property
     def rate_mb_per_hour(self) -> float | None:
-        """The rate of `growth`."""
-        return None if self.growth is None else self.growth.rate_mb_per_hour
+        """How fast memory grows: the rate of the alert or of the suspicion, else of `growth`."""
+        raised = self.alert or self.suspect or self.growth
+        return None if raised is None else raised.rate_mb_per_hour
+
+
+class Responder(Protocol):
+    """Does something about what a `Watch` found."""
+
+    @property
+    def callback_errors(self) -> int:
+        """How many times a callback of the user's raised."""
+        ...
+
+    def respond(self, watch: Watch) -> None:
+        """Do what is due after a sample, its verdict being in `watch.latest`."""
 
 
 class Watch:
-    """One run of a monitor with this configuration."""
+    """One run of a monitor with this configuration.
 
-    def __init__(self, config: MonitorConfig) -> None:
+    `find_limit` tells what memory will run into, default the configured limit alone; `responder`
+    does something about alerts and suspicions: `memory.response`, default nothing.
+    """
+
+    def __init__(
+        self,
+        config: MonitorConfig,
+        *,
+        find_limit: Callable[[MemorySample], MemoryLimit | None] | None = None,
+        responder: Responder | None = None,
+    ) -> None:
         self._config = config
-        self._rule = WindowRule(
+        self._find_limit = self._configured_limit if find_limit is None else find_limit
+        self._responder = responder
+        self.rule = WindowRule(
             interval=config.interval,
             window=config.window,
             threshold_mb_per_hour=config.threshold_mb_per_hour,
         )
-        self._on_sample = _Callback("on_sample", config.on_sample)
-        self._on_alert = _Callback("on_alert", config.on_alert)
+        self.detector = Detector(
+            threshold_mb_per_hour=config.threshold_mb_per_hour,
+            warm_up_minutes=config.warm_up / config.minute_s,
+            interval=config.interval,
+            minute_s=config.minute_s,
+        )
+        self._on_sample = Callback("on_sample", config.on_sample)
         self.latest = MonitorSnapshot()
         self.alerts: tuple[Alert, ...] = ()
+        """All of this run, oldest first."""
         self.suspects: tuple[Suspect, ...] = ()
-        self._limit = None
-        if config.limit_bytes is not None:
-            self._limit = MemoryLimit(config.limit_bytes, "config")
+        """All of this run, oldest first."""
+        self._standing: dict[str, Alert] = {}
 
     def observe(self, sample: MemorySample) -> None:
-        """Judge the next sample, then log it and call back."""
+        """Judge the next sample, then log it, act on the verdict and call back."""
         before = self.latest
-        self._rule.add(sample)
-        alert = before.alert
-        if self._config.rule == "floor" or self._rule.state is not MemoryState.alert:
-            if alert is not None:
-                cleared = dataclasses.replace(alert, cleared_sample=before.sample_count)
-                self.alerts = (*self.alerts[:-1], cleared)
-            alert = None
-        elif alert is None:
-            alert = self._new_alert(sample, before.sample_count)
-            self.alerts = (*self.alerts, alert)
+        number = before.sample_count
+        limit = self._find_limit(sample)
+        expected: Forecast | None = None
+        self.rule.add(sample)
+        if self._config.rule != "window":
+            room_mb = room_in_mb(sample, limit)
+            self.detector.add(sample, room_mb=room_mb)
+            if limit is not None and room_mb is not None:
+                expected = expect_limit(self.detector, limit, room_mb)
+            self._judge_floor(sample, number, expected)
+        if self._config.rule != "floor":
+            self._judge_window(sample, number)
         self.latest = MonitorSnapshot(
-            state=self._rule.state,
-            samples=self._rule.samples,
-            sample_count=before.sample_count + 1,
-            growth=self._rule.growth,
-            alert=alert,
-            limit=self._limit,
-            callback_errors=self._on_sample.errors + self._on_alert.errors,
+            state=self._state(),
+            samples=self.rule.samples,
+            sample_count=number + 1,
+            growth=self.rule.growth,
+            alert=self._alert(),
+            suspect=self._suspect(),
+            forecast=expected,
+            limit=limit,
+            callback_errors=before.callback_errors,
         )
         self._tell(sample, before)
 
-    def _new_alert(self, sample: MemorySample, number: int) -> Alert:
-        growth = self._rule.growth
-        assert growth is not None  # the rule raises no alert without
-        return Alert(
-            rule="window",
-            severity="notice",
-            sample=number,
-            at=sample.wall_ns / 1e9,
-            signal=growth.signal,
-            window_minutes=growth.span / 60.0,
-            rate_mb_per_hour=growth.rate_mb_per_hour,
-            threshold_mb_per_hour=self._config.threshold_mb_per_hour,
-        )
+    def standing(self, rule: str) -> Alert | None:
+        """The alert of this rule that is raised and not cleared yet."""
+        return self._standing.get(rule)
+
+    def add_evidence(self, alert: Alert, evidence: Mapping[str, object] | None) -> None:
+        """Tell more of an alert that stands."""
+        self._replace(alert, dataclasses.replace(alert, evidence=evidence))
+
+    def clear_leak(self) -> None:
+        """Memory was given back: the leak has to be proved anew."""
+        self.detector.forget()
+        self._clear("floor", self.latest.sample_count - 1)
+
+    def _judge_floor(self, sample: MemorySample, number: int, expected: Forecast | None) -> None:
+        leak = self.detector.leak
+        if leak is None:
+            self._clear("floor", number)
+        elif "floor" not in self._standing:
+            threshold = self._config.threshold_mb_per_hour
+            self._raise(alert_of_leak(self.detector, leak, sample, number, threshold, expected))
+        suspect = self._suspect()
+        if self.detector.trend_mb_per_hour is None:
+            if suspect is not None:
+                over = dataclasses.replace(suspect, cleared_sample=number)
+                self.suspects = (*self.suspects[:-1], over)
+        elif suspect is None:
+            self.suspects += (suspect_of_trend(self.detector, sample, number),)
+
+    def _judge_window(self, sample: MemorySample, number: int) -> None:
+        if self.rule.state is not MemoryState.alert:
+            self._clear("window", number)
+        elif "window" not in self._standing:
+            growth = self.rule.growth
+            assert growth is not None  # the rule raises no alert without
+            threshold = self._config.threshold_mb_per_hour
+            self._raise(alert_of_window(growth, sample, number, threshold))
+
+    def _state(self) -> MemoryState:
+        if self._config.rule == "window":
+            return self.rule.state
+        if "floor" in self._standing:
+            return MemoryState.alert
+        # In mode "both" the window rule is no more than a reason to look: it cannot tell a leak.
+        if self._suspect() is not None or "window" in self._standing:
+            return MemoryState.suspect
+        return MemoryState.learning if self.detector.is_learning else MemoryState.steady
+
+    def _alert(self) -> Alert | None:
+        return self._standing.get("floor") or self._standing.get("window")
+
+    def _suspect(self) -> Suspect | None:
+        newest = self.suspects[-1] if self.suspects else None
+        return newest if newest is not None and newest.cleared_sample is None else None
+
+    def _raise(self, alert: Alert) -> None:
+        self._standing[alert.rule] = alert
+        self.alerts += (alert,)
+
+    def _clear(self, rule: str, number: int) -> None:
+        alert = self._standing.pop(rule, None)
+        if alert is not None:
+            self._replace(alert, dataclasses.replace(alert, cleared_sample=number))
+
+    def _replace(self, old: Alert, new: Alert) -> None:
+        self.alerts = tuple(new if alert is old else alert for alert in self.alerts)
+        if self._standing.get(old.rule) is old:
+            self._standing[old.rule] = new
 
     def _tell(self, sample: MemorySample, before: MonitorSnapshot) -> None:
         now = self.latest
         if self._config.log_samples:
-            _log_sample(sample, now)
-        if now.state is not before.state:
-            _log_change(now, self._config.threshold_mb_per_hour)
+            log_sample(sample, now.growth, now.state)
+        if now.state is not before.state and now.state is not MemoryState.alert:
+            log_state(now.state, now.rate_mb_per_hour)
         self._on_sample(sample)
-        if now.alert is not None and before.alert is None:
-            self._on_alert(now.alert)
+        errors = self._on_sample.errors
+        if self._responder is not None:
+            self._responder.respond(self)
+            errors += self._responder.callback_errors
         self.latest = dataclasses.replace(
-            now, callback_errors=self._on_sample.errors + self._on_alert.errors
+            now,
+            state=self._state(),
+            alert=self._alert(),
+            callback_errors=errors,
         )
 
-
-class _Callback:
-    """A function of the user's: what it raises is counted, and logged the first time."""
-
-    def __init__(self, name: str, function: Callable[..., object] | None) -> None:
-        self._name = name
-        self._function = function
-        self.errors = 0
-
-    def __call__(self, argument: object) -> None:
-        if self._function is None:
-            return
-        try:
-            self._function(argument)
-        except BaseException:  # SystemExit too: it would end the monitor's thread without a word
-            self.errors += 1
-            if self.errors == 1:
-                logger.exception("%s raised; further errors of it are only counted", self._name)
-
-
-def _log_sample(sample: MemorySample, now: MonitorSnapshot) -> None:
-    growth = now.growth
-    if growth is None:
-        verdict = "learning"
-    else:
-        verdict = f"{growth.rate_mb_per_hour:+.1f} MB/h over {growth.span / 60:.1f} min"
-    logger.info(
-        "memory: private %s, rss %s, malloc %s, %s",
-        _megabytes(sample.private_bytes),
-        _megabytes(sample.rss_bytes),
-        _megabytes(sample.malloc_in_use_bytes),
-        verdict,
-        extra={
-            "private_bytes": sample.private_bytes,
-            "rss_bytes": sample.rss_bytes,
-            "malloc_in_use_bytes": sample.malloc_in_use_bytes,
-            "rate_mb_per_hour": now.rate_mb_per_hour,
-            "memory_state": str(now.state),
-        },
-    )
-
-
-def _log_change(now: MonitorSnapshot, threshold_mb_per_hour: float) -> None:
-    growth = now.growth
-    assert growth is not None  # no state is entered without a rate
-    raised = now.state is MemoryState.alert
-    logger.log(
-        logging.WARNING if raised else logging.INFO,
-        "memory %s: %s %+.1f MB/h over %.1f min, limit %.1f MB/h",
-        "alert" if raised else "steady",
-        growth.signal,
-        growth.rate_mb_per_hour,
-        growth.span / 60,
-        threshold_mb_per_hour,
-        extra={
-            "signal": growth.signal,
-            "rate_mb_per_hour": growth.rate_mb_per_hour,
-            "window_minutes": growth.span / 60,
-            "threshold_mb_per_hour": threshold_mb_per_hour,
-            "memory_state": str(now.state),
-        },
-    )
-
-
-def _megabytes(count_bytes: int | None) -> str:
-    return "unknown" if count_bytes is None else f"{count_bytes / BYTES_PER_MB:.1f} MB"
+    def _configured_limit(self, _sample: MemorySample) -> MemoryLimit | None:
+        limit_bytes = self._config.limit_bytes
+        return None if limit_bytes is None else MemoryLimit(limit_bytes, "config")

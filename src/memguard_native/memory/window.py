@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from enum import StrEnum
 
+from memguard_native.memory.alert import MemoryState
 from memguard_native.memory.sample import BYTES_PER_MB, MemorySample
 
 _NS_PER_SECOND = 1e9
@@ -26,20 +26,13 @@ _CLEAR_BELOW = 0.8
 _LEAST_SPAN = 0.9
 
 
-class MemoryState(StrEnum):
-    """Learning: no verdict yet. Steady: growth within the limit. Alert: growth above it."""
-
-    learning = "learning"
-    steady = "steady"
-    alert = "alert"
-
-
 @dataclass(frozen=True, slots=True)
 class Growth:
     """How fast memory grew between two samples."""
 
     signal: str
-    """What grew: "private", or "rss" where private memory is not known."""
+    """What grew: "heap" (CPython's arenas and malloc in use), "private" where those are not known,
+    or "rss"."""
     rate_mb_per_hour: float
     """Negative where it shrank. 1 MB = 2**20 bytes."""
     span: float
@@ -52,6 +45,7 @@ def growth_between(oldest: MemorySample, newest: MemorySample) -> Growth | None:
     if span <= 0:
         return None
     for signal, first, last in (
+        ("heap", _heap_bytes(oldest), _heap_bytes(newest)),
         ("private", oldest.private_bytes, newest.private_bytes),
         ("rss", oldest.rss_bytes, newest.rss_bytes),
     ):
@@ -59,6 +53,16 @@ def growth_between(oldest: MemorySample, newest: MemorySample) -> Growth | None:
             rate = (last - first) / BYTES_PER_MB / (span / _SECONDS_PER_HOUR)
             return Growth(signal, rate, span)
     return None
+
+
+def _heap_bytes(sample: MemorySample) -> int | None:
+    """The nearest thing to the heap that the original watched; as old figures of malloc tell
+    nothing of a window, only fresh ones count.
+    """
+    arenas, malloc = sample.python_arena_bytes, sample.malloc_in_use_bytes
+    if arenas is None or malloc is None or sample.malloc_age_ns:
+        return None
+    return arenas + malloc
 
 
 class WindowRule:

@@ -10,8 +10,8 @@ import pytest
 
 from memguard_native import _core
 from memguard_native.memory import monitor as module
+from memguard_native.memory.alert import MemoryState
 from memguard_native.memory.monitor import MemoryMonitor, start_memory_monitoring
-from memguard_native.memory.window import MemoryState
 
 
 def sampler_threads() -> list[threading.Thread]:

@@ -46,15 +46,17 @@ def test_json_has_these_keys():
     json.dumps(found, allow_nan=False)
 
 
-def test_its_verdicts_are_those_of_the_monitor():
+@pytest.mark.parametrize("rule", ["floor", "window", "both"])
+def test_its_verdicts_are_those_of_the_monitor(rule):
     alerts = []
     probe = ListProbe(read_trace(LEAK, minute_s=0.25))
-    monitor = MemoryMonitor(probe=probe, on_alert=alerts.append)
+    monitor = MemoryMonitor(probe=probe, on_alert=alerts.append, rule=rule, evidence=False)
     for _ in range(420):
         monitor.tick()
-    window = [alert for alert in alerts if alert.rule == "window"]
-    replayed = replay(LEAK, minute_s=0.25, rule="window").alerts
-    assert [one.sample for one in replayed] == [one.sample for one in window]
+    replayed = replay(LEAK, minute_s=0.25, rule=rule).alerts
+    assert [(one.rule, one.sample) for one in replayed] == [
+        (one.rule, one.sample) for one in alerts
+    ]
 
 
 @pytest.mark.parametrize("rule", ["floor", "window", "both"])

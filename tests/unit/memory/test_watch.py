@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
+from memguard_native.memory.alert import MemoryState
 from memguard_native.memory.monitor import MemoryMonitor
-from memguard_native.memory.window import MemoryState
 
 MB = 2**20
 LOGGER = "memguard_native.memory"
@@ -29,7 +29,7 @@ def watch(clock, probe):
 
 
 def new(probe, clock, **settings) -> MemoryMonitor:
-    return MemoryMonitor(probe=probe, clock=clock, **settings)
+    return MemoryMonitor(probe=probe, clock=clock, rule="window", **settings)
 
 
 # --- callbacks -----------------------------------------------------------------------------------
@@ -195,9 +195,12 @@ def test_state_changes_are_logged_and_samples_are_not(probe, clock, watch, caplo
     watch(monitor, 60)
     watch(monitor, 0)
     assert levels(caplog) == [
-        ("INFO", "memory steady: private +6.0 MB/h over 11.0 min, limit 10.0 MB/h"),
-        ("WARNING", "memory alert: private +10.9 MB/h over 11.0 min, limit 10.0 MB/h"),
-        ("INFO", "memory steady: private +5.5 MB/h over 11.0 min, limit 10.0 MB/h"),
+        ("INFO", "memory steady: +6.0 MB/h"),
+        (
+            "WARNING",
+            "memory alert: memory grows by 10.9 MB/h over 11 min (private, limit 10.0 MB/h)",
+        ),
+        ("INFO", "memory steady: +5.5 MB/h"),
     ]
 
 
@@ -222,6 +225,5 @@ def test_log_records_carry_their_numbers(probe, clock, watch, caplog):
     assert of_sample.malloc_in_use_bytes is None
     assert of_sample.memory_state == of_alert.memory_state == "alert"
     assert of_alert.rate_mb_per_hour == of_sample.rate_mb_per_hour == pytest.approx(60)
-    assert of_alert.window_minutes == 11
-    assert of_alert.threshold_mb_per_hour == 10
-    assert of_alert.signal == "private"
+    assert of_alert.memory_alert["window_minutes"] == 11
+    assert of_alert.memory_alert["signal"] == "private"

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memguard_native.memory.alert import MemoryState
 from memguard_native.memory.sample import MemorySample
-from memguard_native.memory.window import MemoryState, WindowRule, growth_between
+from memguard_native.memory.window import WindowRule, growth_between
 
 MB = 2**20
 MINUTE_NS = 60 * 10**9

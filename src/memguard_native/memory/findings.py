@@ -1,0 +1,111 @@
+"""What the detector found, put into words and numbers for people: alerts, suspects, forecasts.
+
+Pure: a `Detector` after its step, and a sample, in; values out.
+"""
+
+from __future__ import annotations
+
+from memguard_native.memory.alert import Alert, Forecast, Suspect
+from memguard_native.memory.attribution import Attribution, attribute
+from memguard_native.memory.detector import Detector, Leak
+from memguard_native.memory.floor import FloorGrowth, measure_floor
+from memguard_native.memory.forecast import forecast
+from memguard_native.memory.limits import MemoryLimit
+from memguard_native.memory.sample import BYTES_PER_MB, MemorySample
+from memguard_native.memory.window import Growth
+
+_TREND_MINUTES = 60
+
+
+def alert_of_leak(
+    detector: Detector,
+    leak: Leak,
+    sample: MemorySample,
+    number: int,
+    threshold_mb_per_hour: float,
+    expected: Forecast | None,
+) -> Alert:
+    """The alert for a leak that the detector believes in since this sample."""
+    found = _cause(detector, leak)
+    return Alert(
+        rule="floor",
+        severity="critical" if leak.near_limit else "warning",
+        sample=number,
+        at=sample.wall_ns / 1e9,
+        signal=leak.signal,
+        window_minutes=leak.window_minutes,
+        rate_mb_per_hour=leak.growth.rate_mb_per_hour,
+        rate_low_mb_per_hour=leak.growth.rate_low_mb_per_hour,
+        rate_high_mb_per_hour=leak.growth.rate_high_mb_per_hour,
+        threshold_mb_per_hour=threshold_mb_per_hour,
+        cause=found.cause,
+        cause_text=found.text,
+        parts_mb_per_hour=found.parts_mb_per_hour,
+        forecast=expected,
+    )
+
+
+def alert_of_window(
+    growth: Growth, sample: MemorySample, number: int, threshold_mb_per_hour: float
+) -> Alert:
+    """The alert of the window rule."""
+    return Alert(
+        rule="window",
+        severity="notice",
+        sample=number,
+        at=sample.wall_ns / 1e9,
+        signal=growth.signal,
+        window_minutes=growth.span / 60.0,
+        rate_mb_per_hour=growth.rate_mb_per_hour,
+        threshold_mb_per_hour=threshold_mb_per_hour,
+    )
+
+
+def suspect_of_trend(detector: Detector, sample: MemorySample, number: int) -> Suspect:
+    """The suspicion that a trend raises with this sample."""
+    rate = detector.trend_mb_per_hour
+    assert rate is not None  # asked for only where there is a trend
+    return Suspect(sample=number, at=sample.wall_ns / 1e9, rate_mb_per_hour=rate)
+
+
+def expect_limit(detector: Detector, limit: MemoryLimit, room_mb: float) -> Forecast | None:
+    """When memory reaches its limit if it goes on as it does in the leak, or in the trend of the
+    last hour; None if it does neither.
+    """
+    leak = detector.leak
+    growth: FloorGrowth | None
+    if leak is not None and leak.signal != "gpu":
+        growth, window = leak.growth, leak.window_minutes
+    elif detector.trend_mb_per_hour is not None:
+        window = _TREND_MINUTES
+        growth = measure_floor(detector.series.column("private"), window)
+    else:
+        return None
+    if growth is None:
+        return None
+    return forecast(
+        room_mb=room_mb,
+        peak_above_mb=detector.peak_above_mb(),
+        floor_below_mb=detector.floor_below_mb(window),
+        rate_mb_per_hour=growth.rate_mb_per_hour,
+        rate_low_mb_per_hour=growth.rate_low_mb_per_hour,
+        rate_high_mb_per_hour=growth.rate_high_mb_per_hour,
+        limit_bytes=limit.bytes,
+        limit_source=limit.source,
+    )
+
+
+def room_in_mb(sample: MemorySample, limit: MemoryLimit | None) -> float | None:
+    """From the memory in use to the limit; None where one of them is not known."""
+    if limit is None:
+        return None
+    used = sample.cgroup_private_bytes if limit.source == "cgroup" else None
+    if used is None:
+        used = sample.rss_bytes if sample.private_bytes is None else sample.private_bytes
+    return None if used is None else (limit.bytes - used) / BYTES_PER_MB
+
+
+def _cause(detector: Detector, leak: Leak) -> Attribution:
+    if leak.signal == "gpu":
+        return Attribution("unknown", "memory of the GPU", {})
+    return attribute(detector.series, leak.window_minutes, fragmented=leak.signal == "private")
