@@ -86,9 +86,7 @@ def test_the_limit_of_the_group_counts_where_it_is_the_nearest():
 
 
 def test_a_group_that_others_have_filled_is_nearer_than_a_smaller_limit_of_ones_own():
-    full = sample(
-        anon_bytes=300 * MIB, cgroup_limit_bytes=2 * GIB, cgroup_private_bytes=1900 * MIB
-    )
+    full = sample(anon_bytes=300 * MIB, cgroup_limit_bytes=2 * GIB, cgroup_private_bytes=1900 * MIB)
     found = effective_limit(full, Surroundings(), limit_bytes=GIB)
     assert found == MemoryLimit(2 * GIB, "cgroup")
 

@@ -35,7 +35,7 @@ def test_without_the_variable_nothing_is_configured(environ):
 
 
 def test_a_variable_that_is_no_size_is_refused_by_its_name():
-    with pytest.raises(ConfigError, match="^MEMGUARD_LIMIT must be a size"):
+    with pytest.raises(ConfigError, match=r"^MEMGUARD_LIMIT must be a size"):
         read_surroundings({"MEMGUARD_LIMIT": "much"})
 
 
