@@ -3,7 +3,7 @@
 They run in compressed time (0.25 s stand for one minute) and record what a sampler would see, in the
 columns of tests/traces. Nothing of the detector was tuned on them: they are there to judge it.
 
-    python -m tests.programs --list
+    python -m tests.programs --labels
     python -m tests.programs leak_closures_14 --minutes 420 --minute-s 0.25 --csv trace.csv
 
 Each is a function with the `program` decorator of registry.py: it builds the service and returns what

@@ -1,6 +1,7 @@
-"""Runs one program, or lists all."""
+"""Runs one program, or prints the labels of all."""
 
 import argparse
+import csv
 import os
 import sys
 
@@ -13,15 +14,17 @@ def main() -> None:
     programs = load_programs()
     parser = argparse.ArgumentParser(prog="python -m tests.programs", description=__doc__)
     parser.add_argument("name", nargs="?", choices=sorted(programs), metavar="NAME")
-    parser.add_argument("--list", action="store_true", help="list the programs and exit")
+    parser.add_argument("--labels", action="store_true", help="print all labels as CSV and exit")
     parser.add_argument("--minutes", type=int, help="default: what the program asks for")
     parser.add_argument("--minute-s", type=float, default=0.25, help="seconds that stand for one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--csv", help="write the trace here; default: standard output")
     options = parser.parse_args()
-    if options.list:
-        for program in programs.values():
-            print(f"{program.name:32} {program.note}")
+    if options.labels:
+        labels = [program.label() for program in programs.values()]
+        writer = csv.DictWriter(sys.stdout, labels[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(labels)
         return
     if options.name is None:
         parser.error("give a NAME, or --list")

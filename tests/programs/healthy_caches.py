@@ -9,11 +9,11 @@ from tests.programs.shapes import MB, Pace, Traffic, constant, object_request, r
 
 
 def entry(service: Service) -> dict[str, list[float]]:
-    """A cache entry of 1,000 bytes (measured): a dict with a list of floats."""
+    """A cache entry of 1,080 bytes (measured): a dict with a list of floats."""
     return {"rows": [service.random.random() for _ in range(20)]}
 
 
-ENTRY_BYTES = 1_000
+ENTRY_BYTES = 1_080
 
 
 def fill(name: str, note: str, mb: float, minutes: float, *, load: float = 30.0) -> None:

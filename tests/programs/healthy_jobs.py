@@ -34,7 +34,7 @@ def jobs(name: str, note: str, every: int, first_mb: float, more_mb: float, last
     healthy(name, note)(build)
 
 
-jobs("ok_jobs_60", "a job of 8 minutes each hour, from 50 to 110 MB: each 12 MB more", 60, 50, 12, 8)
+jobs("ok_jobs_60", "a job of 8 minutes each hour, from 50 to 80 MB: each 6 MB more", 60, 50, 6, 8)
 jobs("ok_jobs_120", "a job of 20 minutes every two hours, from 80 to 140 MB", 120, 80, 30, 20)
 jobs("ok_jobs_180", "a job of 50 minutes every three hours, 90 then 120 MB", 180, 90, 30, 50)
 
@@ -136,7 +136,7 @@ def growth(service: Service) -> Tick:
     from tests.programs.shapes import Pace
 
     rows: list[list[float]] = []
-    pace = Pace(service, 6, 800)
+    pace = Pace(service, 6, 970)
 
     def tick() -> None:
         for _ in range(pace.due()):

@@ -42,7 +42,7 @@ def closures(service: Service) -> Tick:
 )  # fmt: skip
 def log_handlers(service: Service) -> Tick:
     traffic = Traffic(service, wave(90, 20, 70))
-    pace = Pace(service, 22, 3_900, onset=30)
+    pace = Pace(service, 22, 1_290, onset=30)
     jobs = 0
 
     def tick() -> None:
@@ -66,7 +66,7 @@ def log_handlers(service: Service) -> Tick:
 def unread_queue(service: Service) -> Tick:
     traffic = Traffic(service, wave(240, 30, 110), noise=0.1, reported=True)
     messages: queue.Queue[tuple[float, bytes]] = queue.Queue()
-    pace = Pace(service, 28, 1_200, onset=180)
+    pace = Pace(service, 28, 1_150, onset=180)
 
     def tick() -> None:
         traffic.tick()
@@ -83,7 +83,8 @@ def unread_queue(service: Service) -> Tick:
 def cache_by_url(service: Service) -> Tick:
     shape = daily(480, 10, 90)
     traffic = Traffic(service, shape, reported=True, request=object_request)
-    pace = Pace(service, 38, 1_280)
+    pace = Pace(service, 38, 880)
+    mean = sum(map(shape, range(420))) / 420
     calls = 0
 
     @functools.cache
@@ -93,7 +94,7 @@ def cache_by_url(service: Service) -> Tick:
     def tick() -> None:
         nonlocal calls
         traffic.tick()
-        for _ in range(pace.due(shape(service.minute) / 50)):
+        for _ in range(pace.due(shape(service.minute) / mean)):
             calls += 1
             render(f"https://service.invalid/search?session={calls:032x}&page=1")
 
@@ -116,7 +117,7 @@ class Session:
 )  # fmt: skip
 def finalizers(service: Service) -> Tick:
     traffic = Traffic(service, sawtooth(40, 15, 60), request=object_request)
-    pace = Pace(service, 24, 1_260, onset=60)
+    pace = Pace(service, 24, 1_730, onset=60)
 
     def tick() -> None:
         traffic.tick()
@@ -142,7 +143,7 @@ def fail(depth: int, rows: list[float]) -> None:
 def tracebacks(service: Service) -> Tick:
     traffic = Traffic(service, walk(service.random, 20, 80, 2.0))
     errors: list[tuple[ValueError, TracebackType | None]] = []
-    pace = Pace(service, 80, 8_200, onset=120)
+    pace = Pace(service, 80, 8_990, onset=120)
 
     def tick() -> None:
         traffic.tick()
@@ -162,7 +163,7 @@ def tracebacks(service: Service) -> Tick:
 def classes(service: Service) -> Tick:
     traffic = Traffic(service, constant(40), noise=0.2)
     made: list[type] = []
-    pace = Pace(service, 38, 1_900)
+    pace = Pace(service, 38, 2_340)
 
     def tick() -> None:
         traffic.tick()
@@ -180,7 +181,7 @@ def classes(service: Service) -> Tick:
 def in_bursts(service: Service) -> Tick:
     random = service.random
     traffic = Traffic(service, constant(50), noise=0.3, reported=True)
-    pace = Pace(service, 30, 240)
+    pace = Pace(service, 30, 260)
     rows: list[dict[str, float]] = []
     following = 7.0
     waiting = 0
@@ -204,7 +205,7 @@ def in_bursts(service: Service) -> Tick:
 def rows(service: Service) -> Tick:
     random = service.random
     answers: dict[int, list[dict[str, float]]] = {}
-    pace = Pace(service, 800, 100 * 240, onset=60)
+    pace = Pace(service, 800, 26_780, onset=60)
 
     def tick() -> None:
         for _ in range(pace.due()):
@@ -220,7 +221,7 @@ def rows(service: Service) -> Tick:
 def sessions(service: Service) -> Tick:
     traffic = Traffic(service, walk(service.random, 15, 55, 1.5))
     table: dict[str, list[float]] = {}
-    pace = Pace(service, 12, 1_030)
+    pace = Pace(service, 12, 1_300)
 
     def tick() -> None:
         traffic.tick()

@@ -47,10 +47,24 @@ class Program:
     cause: str = ""
     also: str = ""
     mb_per_hour: float = 0.0
-    onset: int | None = None
+    onset: int = 0
     steady: bool = True
     minutes: int = 420
     note: str
+
+    def label(self) -> dict[str, object]:
+        """Its row in labels.csv."""
+        return {
+            "name": self.name,
+            "leak": "yes" if self.leak else "no",
+            "cause": self.cause,
+            "also": self.also,
+            "mb_per_hour": f"{self.mb_per_hour:g}",
+            "onset": self.onset if self.leak else "",
+            "steady": ("yes" if self.steady else "no") if self.leak else "",
+            "samples": self.minutes,
+            "note": self.note,
+        }
 
 
 PROGRAMS: dict[str, Program] = {}
