@@ -31,9 +31,12 @@ def main() -> None:
     program = programs[options.name]
     with open(options.csv, "w") if options.csv else sys.stdout as rows:
         run(
-            program, minutes=options.minutes or program.minutes, minute_s=options.minute_s,
-            seed=options.seed, rows=rows,
-        )  # fmt: skip
+            program,
+            minutes=options.minutes or program.minutes,
+            minute_s=options.minute_s,
+            seed=options.seed,
+            rows=rows,
+        )
         rows.flush()
         # What leaked is given back by the kernel: threads that never end would keep us for ever.
         os._exit(0)

@@ -1,6 +1,8 @@
 """Healthy services whose caches, pools and buffers fill for hours and are bounded."""
 
 import functools
+import logging
+import logging.handlers
 import math
 from collections import OrderedDict, deque
 
@@ -170,8 +172,6 @@ def connection_pool(service: Service) -> Tick:
 
 @healthy("ok_log_buffer", "log records gather to 20,000 and are written: 36 minutes, 14 MB")
 def log_buffer(service: Service) -> Tick:
-    import logging.handlers
-
     traffic = Traffic(service, constant(30), noise=0.1, request=object_request)
     handler = logging.handlers.MemoryHandler(
         20_000, flushLevel=logging.CRITICAL, target=logging.NullHandler()

@@ -2,12 +2,13 @@
 
 import math
 
+from tests.programs.leaks_native import filled
 from tests.programs.registry import Service, Tick, healthy
-from tests.programs.shapes import MB, Traffic, constant, object_request, wave
+from tests.programs.shapes import MB, Pace, Traffic, constant, object_request, wave
 
 
 def jobs(name: str, note: str, every: int, first_mb: float, more_mb: float, lasts: int) -> None:
-    """Enters a service with a job each `every` minutes that holds `first_mb`, later more each time."""
+    """Enters a service whose job holds `first_mb` each `every` minutes, later more each time."""
 
     def build(service: Service) -> Tick:
         random = service.random
@@ -99,7 +100,7 @@ def batch_gather(service: Service) -> Tick:
     return tick
 
 
-@healthy("ok_slow_decline", "200 MB of start-up structures are dropped little by little for 5 hours")
+@healthy("ok_slow_decline", "200 MB of start-up structures are dropped bit by bit in 5 hours")
 def slow_decline(service: Service) -> Tick:
     traffic = Traffic(service, wave(60, 15, 45))
     random = service.random
@@ -117,9 +118,6 @@ def slow_decline(service: Service) -> Tick:
 
 @healthy("ok_growth_4_native", "4 MB/h of C memory under an unreported load wave", mb_per_hour=4)
 def growth_native(service: Service) -> Tick:
-    from tests.programs.leaks_native import filled
-    from tests.programs.shapes import Pace
-
     traffic = Traffic(service, wave(150, 20, 60))
     pace = Pace(service, 4, 8 * 1024)
 
@@ -133,8 +131,6 @@ def growth_native(service: Service) -> Tick:
 
 @healthy("ok_growth_6", "6 MB/h of Python objects, no load", mb_per_hour=6)
 def growth(service: Service) -> Tick:
-    from tests.programs.shapes import Pace
-
     rows: list[list[float]] = []
     pace = Pace(service, 6, 970)
 

@@ -19,9 +19,14 @@ from tests.programs.shapes import (
 
 
 def follow_load(
-    name: str, note: str, shape: Shape, *, noise: float = 0.05, reported: bool = False,
+    name: str,
+    note: str,
+    shape: Shape,
+    *,
+    noise: float = 0.05,
+    reported: bool = False,
     objects: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """Enters a service that does nothing but hold its requests."""
 
     def build(service: Service) -> Tick:
@@ -34,36 +39,50 @@ def follow_load(
 follow_load("ok_constant_80", "constant load of 80 MB with 10 % noise", constant(80), noise=0.1)
 follow_load("ok_wave_60", "unreported load wave of 60 minutes, 20 to 90 MB", wave(60, 20, 90))
 follow_load(
-    "ok_wave_90", "unreported load wave of 90 minutes, 20 to 120 MB of objects",
-    wave(90, 20, 120, phase=0.5), objects=True,
-)  # fmt: skip
-follow_load(
-    "ok_wave_180", "unreported load wave of 180 minutes, 20 to 100 MB", wave(180, 20, 100, phase=0.6)
+    "ok_wave_90",
+    "unreported load wave of 90 minutes, 20 to 120 MB of objects",
+    wave(90, 20, 120, phase=0.5),
+    objects=True,
 )
 follow_load(
-    "ok_wave_300", "unreported load wave of 300 minutes, 15 to 90 MB of objects",
-    wave(300, 15, 90, phase=0.4), objects=True,
-)  # fmt: skip
+    "ok_wave_180",
+    "unreported load wave of 180 minutes, 20 to 100 MB",
+    wave(180, 20, 100, phase=0.6),
+)
 follow_load(
-    "ok_wave_420", "unreported load wave of 420 minutes, 20 to 80 MB, starting at the bottom",
+    "ok_wave_300",
+    "unreported load wave of 300 minutes, 15 to 90 MB of objects",
+    wave(300, 15, 90, phase=0.4),
+    objects=True,
+)
+follow_load(
+    "ok_wave_420",
+    "unreported load wave of 420 minutes, 20 to 80 MB, starting at the bottom",
     wave(420, 20, 80, phase=0.75),
-)  # fmt: skip
+)
 follow_load(
-    "ok_daily_480", "a day of 480 minutes, reported, 20 to 150 MB", daily(480, 20, 150), noise=0.1,
+    "ok_daily_480",
+    "a day of 480 minutes, reported, 20 to 150 MB",
+    daily(480, 20, 150),
+    noise=0.1,
     reported=True,
-)  # fmt: skip
+)
 follow_load(
-    "ok_ramp_4h_reported", "reported traffic ramps from 20 to 140 MB in four hours, then stays",
-    ramp(30, 270, 20, 140), reported=True,
-)  # fmt: skip
+    "ok_ramp_4h_reported",
+    "reported traffic ramps from 20 to 140 MB in four hours, then stays",
+    ramp(30, 270, 20, 140),
+    reported=True,
+)
 follow_load(
-    "ok_ramp_4h_slow", "unreported traffic ramps by 24 MB in four hours: 6 MB/h",
+    "ok_ramp_4h_slow",
+    "unreported traffic ramps by 24 MB in four hours: 6 MB/h",
     ramp(60, 300, 40, 64),
-)  # fmt: skip
+)
 follow_load(
-    "ok_ramp_100", "unreported traffic ramps by 80 MB in 100 minutes, then stays",
+    "ok_ramp_100",
+    "unreported traffic ramps by 80 MB in 100 minutes, then stays",
     ramp(90, 190, 30, 110),
-)  # fmt: skip
+)
 follow_load(
     "ok_sawtooth_55", "load sawtooth of 55 minutes, unreported, 20 to 120 MB", sawtooth(55, 20, 120)
 )
@@ -74,9 +93,11 @@ def two_levels(minute: float) -> float:
 
 
 follow_load(
-    "ok_second_plateau", "after 300 minutes the load steps from 50 to 150 MB for good", two_levels,
+    "ok_second_plateau",
+    "after 300 minutes the load steps from 50 to 150 MB for good",
+    two_levels,
     noise=0.08,
-)  # fmt: skip
+)
 
 
 @healthy("ok_walk_reported", "random walk of the load, reported, 20 to 180 MB")

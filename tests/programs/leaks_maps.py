@@ -15,9 +15,13 @@ def touch(view: mmap.mmap | memoryview, size: int) -> None:
 
 
 @leaking(
-    "leak_private_maps_110", "mmap", 110, "private maps of 2 MB, of which 640 KB are used, are never"
-    " closed; unreported load wave of 60 minutes", onset=180,
-)  # fmt: skip
+    "leak_private_maps_110",
+    "mmap",
+    110,
+    "private maps of 2 MB, of which 640 KB are used, are never"
+    " closed; unreported load wave of 60 minutes",
+    onset=180,
+)
 def private_maps(service: Service) -> Tick:
     traffic = Traffic(service, wave(60, 30, 90))
     maps: list[mmap.mmap] = []
@@ -34,9 +38,13 @@ def private_maps(service: Service) -> Tick:
 
 
 @leaking(
-    "leak_memfd_20", "shared-memory", 20, "memory files for a video pipeline stay mapped; noisy"
-    " reported load", onset=60, also="mmap",
-)  # fmt: skip
+    "leak_memfd_20",
+    "shared-memory",
+    20,
+    "memory files for a video pipeline stay mapped; noisy reported load",
+    onset=60,
+    also="mmap",
+)
 def memfd(service: Service) -> Tick:
     traffic = Traffic(service, constant(60), noise=0.3, reported=True)
     areas: list[mmap.mmap] = []
@@ -56,9 +64,13 @@ def memfd(service: Service) -> Tick:
 
 
 @leaking(
-    "leak_shared_segments_150", "shared-memory", 150, "shared segments for workers are unlinked but"
-    " never closed; unreported load wave of 90 minutes", onset=30, also="mmap",
-)  # fmt: skip
+    "leak_shared_segments_150",
+    "shared-memory",
+    150,
+    "shared segments for workers are unlinked but never closed; unreported load wave of 90 minutes",
+    onset=30,
+    also="mmap",
+)
 def shared_segments(service: Service) -> Tick:
     traffic = Traffic(service, wave(90, 20, 80))
     segments: list[SharedMemory] = []
@@ -69,7 +81,9 @@ def shared_segments(service: Service) -> Tick:
         for _ in range(pace.due()):
             segment = SharedMemory(create=True, size=MB // 2)
             segment.unlink()
-            touch(segment.buf, MB // 2)
+            memory = segment.buf
+            assert memory is not None
+            touch(memory, MB // 2)
             segments.append(segment)
 
     return tick

@@ -12,7 +12,17 @@ from pathlib import Path
 from types import ModuleType
 
 from tests.programs.registry import Service, Tick, healthy, leaking
-from tests.programs.shapes import MB, Pace, Traffic, constant, daily, object_request, ramp, walk, wave
+from tests.programs.shapes import (
+    MB,
+    Pace,
+    Traffic,
+    constant,
+    daily,
+    object_request,
+    ramp,
+    walk,
+    wave,
+)
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
@@ -30,9 +40,13 @@ def filled(size: int) -> int:
 
 
 @leaking(
-    "leak_c_blocks_48_late", "native-heap", 48, "C blocks of 1 to 24 KB that are never freed, from"
-    " minute 250 on; unreported load wave of 60 minutes", onset=250,
-)  # fmt: skip
+    "leak_c_blocks_48_late",
+    "native-heap",
+    48,
+    "C blocks of 1 to 24 KB that are never freed, from"
+    " minute 250 on; unreported load wave of 60 minutes",
+    onset=250,
+)
 def c_blocks(service: Service) -> Tick:
     traffic = Traffic(service, wave(60, 20, 60))
     pace = Pace(service, 48, 12.5 * 1024, onset=250)
@@ -46,9 +60,12 @@ def c_blocks(service: Service) -> Tick:
 
 
 @leaking(
-    "leak_numpy_views_75", "native-heap", 75, "a small view of each frame is kept and keeps the"
+    "leak_numpy_views_75",
+    "native-heap",
+    75,
+    "a small view of each frame is kept and keeps the"
     " whole frame; unreported load wave of 180 minutes",
-)  # fmt: skip
+)
 def numpy_views(service: Service) -> Tick:
     import numpy
 
@@ -66,9 +83,12 @@ def numpy_views(service: Service) -> Tick:
 
 
 @leaking(
-    "leak_zlib_streams_130", "native-heap", 130, "a compressor per connection is kept after its end;"
-    " unreported load wave of 240 minutes", onset=30,
-)  # fmt: skip
+    "leak_zlib_streams_130",
+    "native-heap",
+    130,
+    "a compressor per connection is kept after its end; unreported load wave of 240 minutes",
+    onset=30,
+)
 def zlib_streams(service: Service) -> Tick:
     traffic = Traffic(service, wave(240, 20, 120))
     streams: list[object] = []
@@ -85,9 +105,15 @@ def zlib_streams(service: Service) -> Tick:
 
 
 @leaking(
-    "leak_series_700", "native-heap", 700, "one array per sensor gets every measurement appended"
-    " and is never cut: few blocks that malloc moves by mremap", onset=30, also="mmap", minutes=150,
-)  # fmt: skip
+    "leak_series_700",
+    "native-heap",
+    700,
+    "one array per sensor gets every measurement appended"
+    " and is never cut: few blocks that malloc moves by mremap",
+    onset=30,
+    also="mmap",
+    minutes=150,
+)
 def series(service: Service) -> Tick:
     sensors = [array("d") for _ in range(6)]
     pace = Pace(service, 700, 8 * 4_000, onset=30)
@@ -103,9 +129,12 @@ def series(service: Service) -> Tick:
 
 
 @leaking(
-    "leak_tls_handshakes_60", "native-heap", 60, "TLS handshakes that never end are kept with their"
-    " buffers; random unreported load", onset=60,
-)  # fmt: skip
+    "leak_tls_handshakes_60",
+    "native-heap",
+    60,
+    "TLS handshakes that never end are kept with their buffers; random unreported load",
+    onset=60,
+)
 def tls_handshakes(service: Service) -> Tick:
     traffic = Traffic(service, walk(service.random, 15, 70, 2.0))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -126,9 +155,13 @@ def tls_handshakes(service: Service) -> Tick:
 
 
 @leaking(
-    "leak_sqlite_connections_33", "native-heap", 33, "a database connection per job stays open with"
-    " its page cache; a day of 480 minutes as reported load", onset=120,
-)  # fmt: skip
+    "leak_sqlite_connections_33",
+    "native-heap",
+    33,
+    "a database connection per job stays open with"
+    " its page cache; a day of 480 minutes as reported load",
+    onset=120,
+)
 def sqlite_connections(service: Service) -> Tick:
     traffic = Traffic(service, daily(480, 20, 80), reported=True)
     connections: list[sqlite3.Connection] = []
@@ -147,9 +180,12 @@ def sqlite_connections(service: Service) -> Tick:
 
 
 @leaking(
-    "leak_bodies_65", "native-heap", 65, "request bodies of 20 to 400 KB stay in a history; an"
-    " unreported load wave of 300 minutes", onset=180,
-)  # fmt: skip
+    "leak_bodies_65",
+    "native-heap",
+    65,
+    "request bodies of 20 to 400 KB stay in a history; an unreported load wave of 300 minutes",
+    onset=180,
+)
 def bodies(service: Service) -> Tick:
     traffic = Traffic(service, wave(300, 20, 90, phase=0.25))
     history: list[io.BytesIO] = []
@@ -165,9 +201,14 @@ def bodies(service: Service) -> Tick:
 
 
 @leaking(
-    "leak_frames_1200", "native-heap", 1200, "decoded frames of 1 MB are kept; load noise of 40 %",
-    onset=30, also="mmap", minutes=150,
-)  # fmt: skip
+    "leak_frames_1200",
+    "native-heap",
+    1200,
+    "decoded frames of 1 MB are kept; load noise of 40 %",
+    onset=30,
+    also="mmap",
+    minutes=150,
+)
 def frames(service: Service) -> Tick:
     traffic = Traffic(service, constant(60), noise=0.4)
     decoded: list[bytearray] = []
@@ -182,10 +223,14 @@ def frames(service: Service) -> Tick:
 
 
 @leaking(
-    "leak_trimmed_reads_45", "fragmentation", 45, "read buffers are trimmed in place and kept, and"
-    " the read size creeps up: the holes behind them are too small for the next", onset=60,
+    "leak_trimmed_reads_45",
+    "fragmentation",
+    45,
+    "read buffers are trimmed in place and kept, and"
+    " the read size creeps up: the holes behind them are too small for the next",
+    onset=60,
     also="native-heap",
-)  # fmt: skip
+)
 def trimmed_reads(service: Service) -> Tick:
     traffic = Traffic(service, constant(20), noise=0.02, request=object_request)
     bytes_due = Pace(service, 45, 1, onset=60)
@@ -220,8 +265,10 @@ def ujson(version: str) -> ModuleType:
 
 
 def parse_big_integers(service: Service, module: ModuleType, mb_per_hour: float) -> Tick:
-    """Parses documents with integers of 2000 digits. ujson 5.4.0 to 5.11.0 keeps a copy of each one's
-    text (CVE-2026-32874, fixed in 5.12.0)."""
+    """Parses documents with integers of 2000 digits.
+
+    ujson 5.4.0 to 5.11.0 keeps a copy of each one's text: CVE-2026-32874, fixed in 5.12.0.
+    """
     traffic = Traffic(service, ramp(60, 300, 20, 60), noise=0.15, reported=True)
     pace = Pace(service, mb_per_hour, 10 * 2_016)
 
@@ -235,9 +282,12 @@ def parse_big_integers(service: Service, module: ModuleType, mb_per_hour: float)
 
 
 @leaking(
-    "leak_ujson_26", "native-heap", 26, "ujson 5.11.0 parses integers of 2000 digits and keeps their"
+    "leak_ujson_26",
+    "native-heap",
+    26,
+    "ujson 5.11.0 parses integers of 2000 digits and keeps their"
     " text (CVE-2026-32874); slow reported ramp of the load",
-)  # fmt: skip
+)
 def ujson_leaky(service: Service) -> Tick:
     return parse_big_integers(service, ujson("5.11.0"), 26)
 

@@ -20,9 +20,12 @@ from tests.programs.shapes import (
 
 
 @leaking(
-    "leak_closures_14", "python-objects", 14, "a closure over the parsed document is registered per"
+    "leak_closures_14",
+    "python-objects",
+    14,
+    "a closure over the parsed document is registered per"
     " request and never removed; no load to speak of",
-)  # fmt: skip
+)
 def closures(service: Service) -> Tick:
     random, callbacks = service.random, []
     # Measured with the recorder: a document with its closure costs this much.
@@ -37,9 +40,13 @@ def closures(service: Service) -> Tick:
 
 
 @leaking(
-    "leak_log_handlers_22", "python-objects", 22, "a logger with a handler and a formatter per job:"
-    " the logging module keeps loggers for ever; unreported load wave of 90 minutes", onset=30,
-)  # fmt: skip
+    "leak_log_handlers_22",
+    "python-objects",
+    22,
+    "a logger with a handler and a formatter per job:"
+    " the logging module keeps loggers for ever; unreported load wave of 90 minutes",
+    onset=30,
+)
 def log_handlers(service: Service) -> Tick:
     traffic = Traffic(service, wave(90, 20, 70))
     pace = Pace(service, 22, 1_290, onset=30)
@@ -60,9 +67,13 @@ def log_handlers(service: Service) -> Tick:
 
 
 @leaking(
-    "leak_unread_queue_28", "python-objects", 28, "messages of 1 KB go to a queue whose reader is"
-    " gone; reported load wave of 240 minutes", onset=180, also="native-heap",
-)  # fmt: skip
+    "leak_unread_queue_28",
+    "python-objects",
+    28,
+    "messages of 1 KB go to a queue whose reader is gone; reported load wave of 240 minutes",
+    onset=180,
+    also="native-heap",
+)
 def unread_queue(service: Service) -> Tick:
     traffic = Traffic(service, wave(240, 30, 110), noise=0.1, reported=True)
     messages: queue.Queue[tuple[float, bytes]] = queue.Queue()
@@ -77,9 +88,13 @@ def unread_queue(service: Service) -> Tick:
 
 
 @leaking(
-    "leak_cache_by_url_38", "python-objects", 38, "functools.cache on a function of the whole URL:"
-    " grows with the traffic, reported load of a day of 480 minutes", steady=False,
-)  # fmt: skip
+    "leak_cache_by_url_38",
+    "python-objects",
+    38,
+    "functools.cache on a function of the whole URL:"
+    " grows with the traffic, reported load of a day of 480 minutes",
+    steady=False,
+)
 def cache_by_url(service: Service) -> Tick:
     shape = daily(480, 10, 90)
     traffic = Traffic(service, shape, reported=True, request=object_request)
@@ -112,9 +127,13 @@ class Session:
 
 
 @leaking(
-    "leak_finalizers_24", "python-objects", 24, "weakref.finalize with a bound method of the object"
-    " itself: the registry keeps it alive; 40 minutes sawtooth of load", onset=60,
-)  # fmt: skip
+    "leak_finalizers_24",
+    "python-objects",
+    24,
+    "weakref.finalize with a bound method of the object"
+    " itself: the registry keeps it alive; 40 minutes sawtooth of load",
+    onset=60,
+)
 def finalizers(service: Service) -> Tick:
     traffic = Traffic(service, sawtooth(40, 15, 60), request=object_request)
     pace = Pace(service, 24, 1_730, onset=60)
@@ -137,9 +156,13 @@ def fail(depth: int, rows: list[float]) -> None:
 
 
 @leaking(
-    "leak_tracebacks_80", "python-objects", 80, "the last errors are kept for a report that nobody"
-    " fetches: each holds its frames and their locals; random unreported load", onset=120,
-)  # fmt: skip
+    "leak_tracebacks_80",
+    "python-objects",
+    80,
+    "the last errors are kept for a report that nobody"
+    " fetches: each holds its frames and their locals; random unreported load",
+    onset=120,
+)
 def tracebacks(service: Service) -> Tick:
     traffic = Traffic(service, walk(service.random, 20, 80, 2.0))
     errors: list[tuple[ValueError, TracebackType | None]] = []
@@ -157,9 +180,12 @@ def tracebacks(service: Service) -> Tick:
 
 
 @leaking(
-    "leak_classes_38", "python-objects", 38, "a new class per query: bases keep their subclasses,"
+    "leak_classes_38",
+    "python-objects",
+    38,
+    "a new class per query: bases keep their subclasses,"
     " the cache keeps the classes; constant load",
-)  # fmt: skip
+)
 def classes(service: Service) -> Tick:
     traffic = Traffic(service, constant(40), noise=0.2)
     made: list[type] = []
@@ -175,9 +201,13 @@ def classes(service: Service) -> Tick:
 
 
 @leaking(
-    "leak_in_bursts_30", "python-objects", 30, "an import every 5 to 25 minutes leaves its rows"
-    " behind: bursts of 2.5 to 12.5 MB; noisy reported load", steady=False,
-)  # fmt: skip
+    "leak_in_bursts_30",
+    "python-objects",
+    30,
+    "an import every 5 to 25 minutes leaves its rows"
+    " behind: bursts of 2.5 to 12.5 MB; noisy reported load",
+    steady=False,
+)
 def in_bursts(service: Service) -> Tick:
     random = service.random
     traffic = Traffic(service, constant(50), noise=0.3, reported=True)
@@ -199,9 +229,13 @@ def in_bursts(service: Service) -> Tick:
 
 
 @leaking(
-    "leak_rows_800", "python-objects", 800, "every answer of the database is kept in a dict by its"
-    " query; no load", onset=60, minutes=150,
-)  # fmt: skip
+    "leak_rows_800",
+    "python-objects",
+    800,
+    "every answer of the database is kept in a dict by its query; no load",
+    onset=60,
+    minutes=150,
+)
 def rows(service: Service) -> Tick:
     random = service.random
     answers: dict[int, list[dict[str, float]]] = {}
@@ -215,9 +249,11 @@ def rows(service: Service) -> Tick:
 
 
 @leaking(
-    "leak_sessions_12_walk", "python-objects", 12, "sessions that never expire, 12 MB/h under a"
-    " random unreported load of 15 to 55 MB",
-)  # fmt: skip
+    "leak_sessions_12_walk",
+    "python-objects",
+    12,
+    "sessions that never expire, 12 MB/h under a random unreported load of 15 to 55 MB",
+)
 def sessions(service: Service) -> Tick:
     traffic = Traffic(service, walk(service.random, 15, 55, 1.5))
     table: dict[str, list[float]] = {}

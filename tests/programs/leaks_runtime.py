@@ -7,7 +7,6 @@ import threading
 
 from tests.programs.registry import Service, Tick, leaking
 from tests.programs.shapes import (
-    MB,
     Pace,
     Traffic,
     constant,
@@ -19,9 +18,12 @@ from tests.programs.shapes import (
 
 
 @leaking(
-    "leak_timer_handles_35", "python-objects", 35, "asyncio timers that run in a year and hold their"
-    " request; random reported load", onset=120,
-)  # fmt: skip
+    "leak_timer_handles_35",
+    "python-objects",
+    35,
+    "asyncio timers that run in a year and hold their request; random reported load",
+    onset=120,
+)
 def timer_handles(service: Service) -> Tick:
     traffic = Traffic(service, walk(service.random, 20, 100, 3.0), reported=True)
     loop = asyncio.new_event_loop()
@@ -41,9 +43,12 @@ def timer_handles(service: Service) -> Tick:
 
 
 @leaking(
-    "leak_contexts_17", "python-objects", 17, "a copy of the context with the request in a context"
+    "leak_contexts_17",
+    "python-objects",
+    17,
+    "a copy of the context with the request in a context"
     " variable is kept for each request; load with 30 % noise",
-)  # fmt: skip
+)
 def contexts(service: Service) -> Tick:
     traffic = Traffic(service, constant(45), noise=0.3)
     current: contextvars.ContextVar[list[float]] = contextvars.ContextVar("current")
@@ -64,17 +69,19 @@ def wait_deep_in_the_stack(depth: int, end: threading.Event) -> bool:
     """Waits below `depth` calls through C, as a real handler does below its framework."""
     if depth == 0:
         return end.wait()
-    return max(map(lambda _: wait_deep_in_the_stack(depth - 1, end), (0,)))
+    return all(wait_deep_in_the_stack(depth - 1, end) for _ in (0,))
 
 
 @leaking(
-    "leak_threads_33", "mmap", 33, "two threads a minute wait for ever, deep in their stacks; a"
-    " load wave of 480 minutes",
-)  # fmt: skip
+    "leak_threads_33",
+    "mmap",
+    33,
+    "two threads a minute wait for ever, deep in their stacks; a load wave of 480 minutes",
+)
 def threads(service: Service) -> Tick:
     traffic = Traffic(service, wave(480, 30, 90, phase=0.75), reported=True)
     end = threading.Event()
-    pace = Pace(service, 33, 355_640)
+    pace = Pace(service, 33, 269_500)
 
     def tick() -> None:
         traffic.tick()
@@ -93,9 +100,13 @@ class Node:
 
 
 @leaking(
-    "leak_frozen_garbage_18", "python-objects", 18, "gc.freeze() every 10 minutes makes the cyclic"
-    " garbage of that moment immortal; a day of 480 minutes as load", steady=False,
-)  # fmt: skip
+    "leak_frozen_garbage_18",
+    "python-objects",
+    18,
+    "gc.freeze() every 10 minutes makes the cyclic"
+    " garbage of that moment immortal; a day of 480 minutes as load",
+    steady=False,
+)
 def frozen_garbage(service: Service) -> Tick:
     traffic = Traffic(service, daily(480, 15, 50), noise=0.1)
     gc.set_threshold(100_000, 50, 50)
@@ -115,13 +126,16 @@ def frozen_garbage(service: Service) -> Tick:
 
 
 @leaking(
-    "leak_pool_survivors_32", "fragmentation", 32, "batches of records of one length each; when a"
+    "leak_pool_survivors_32",
+    "fragmentation",
+    32,
+    "batches of records of one length each; when a"
     " batch is done one record in each pool of the Python allocator stays and keeps the pool",
     also="python-objects",
-)  # fmt: skip
+)
 def pool_survivors(service: Service) -> Tick:
-    # A length is used once: a later batch of the same length would fill the holes. At 14 minutes each
-    # the allocator's size classes from 48 to 512 bytes last for 7 hours.
+    # A length is used once: a later batch of the same length would fill the holes. At 14 minutes
+    # each the allocator's size classes from 48 to 512 bytes last for 7 hours.
     sizes = list(range(48, 528, 16))
     service.random.shuffle(sizes)
     pace = Pace(service, 32, 16 * 1024)
@@ -145,9 +159,12 @@ def pool_survivors(service: Service) -> Tick:
 
 
 @leaking(
-    "leak_by_traffic_20", "python-objects", 20, "a trace span is kept per request: grows with an"
-    " unreported random load of object requests", steady=False,
-)  # fmt: skip
+    "leak_by_traffic_20",
+    "python-objects",
+    20,
+    "a trace span is kept per request: grows with an unreported random load of object requests",
+    steady=False,
+)
 def by_traffic(service: Service) -> Tick:
     shape = walk(service.random, 10, 60, 2.0)
     traffic = Traffic(service, shape, request=object_request)

@@ -17,21 +17,21 @@ from tests.programs.registry import Program, Service
 
 TICKS_PER_MINUTE = 5
 COLUMNS = (
-    "i,t,rss_kb,anon_kb,file_kb,shmem_kb,uss_kb,pss_kb,swap_kb,threads,arena,uordblks,fordblks,"
-    "hblkhd,pyblocks,gc0,gc1,gc2,gen2_collections,vsize_kb,load"
-).split(",")
+    *("i", "t", "rss_kb", "anon_kb", "file_kb", "shmem_kb", "uss_kb", "pss_kb", "swap_kb"),
+    *("threads", "arena", "uordblks", "fordblks", "hblkhd", "pyblocks", "gc0", "gc1", "gc2"),
+    *("gen2_collections", "vsize_kb", "load"),
+)
 STATUS = ("VmRSS", "RssAnon", "RssFile", "RssShmem", "VmSwap", "Threads", "VmSize")
+MALLINFO = (
+    *("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks"),
+    *("fordblks", "keepcost"),
+)
 
 
 class Mallinfo2(ctypes.Structure):
     """glibc's struct of that name."""
 
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
-        )
-    ]
+    _fields_ = [(name, ctypes.c_size_t) for name in MALLINFO]
 
 
 mallinfo2 = ctypes.CDLL(None).mallinfo2
@@ -49,12 +49,13 @@ def row(index: int, elapsed_s: float, load: float) -> list[object]:
     """One row. USS and PSS stay 0: they are too costly for a sampler, and nothing reads them."""
     status = read_status()
     heap = mallinfo2()
+    resident = [status[name] for name in ("VmRSS", "RssAnon", "RssFile", "RssShmem")]
+    malloc = [heap.arena, heap.uordblks, heap.fordblks, heap.hblkhd]
+    python = [sys.getallocatedblocks(), *gc.get_count(), gc.get_stats()[2]["collections"]]
     return [
-        index, round(elapsed_s, 3), status["VmRSS"], status["RssAnon"], status["RssFile"],
-        status["RssShmem"], 0, 0, status["VmSwap"], status["Threads"], heap.arena, heap.uordblks,
-        heap.fordblks, heap.hblkhd, sys.getallocatedblocks(), *gc.get_count(),
-        gc.get_stats()[2]["collections"], status["VmSize"], round(load, 2),
-    ]  # fmt: skip
+        *(index, round(elapsed_s, 3), *resident, 0, 0, status["VmSwap"], status["Threads"]),
+        *(*malloc, *python, status["VmSize"], round(load, 2)),
+    ]
 
 
 def follow(start: float, every_s: float, count: int, act: Callable[[int], object]) -> None:

@@ -1,7 +1,7 @@
 """The programs by name, each with what is true about it.
 
-A program is a function that takes the `Service`, builds what the service holds, and returns its tick:
-a function without arguments that is called five times a minute.
+A program is a function that takes the `Service`, builds what the service holds, and returns its
+tick: a function without arguments that is called five times a minute.
 """
 
 import importlib
@@ -22,7 +22,7 @@ MODULES = (
 
 
 class Service:
-    """What a program may use: its random numbers, the compressed minute, and the load that it reports."""
+    """What a program may use: random numbers, the compressed minute, the load it reports."""
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
@@ -38,7 +38,7 @@ Tick = Callable[[], object]
 class Program:
     """What is true about a program; the fields are the columns of labels.csv.
 
-    `mb_per_hour` is the rate from `onset` on, measured at equal load; `steady` says that it is constant.
+    `mb_per_hour` is the rate from `onset` on, measured at equal load; `steady`: it is constant.
     """
 
     name: str
@@ -85,9 +85,17 @@ def leaking(
 
     def enter(build: Callable[[Service], Tick]) -> Callable[[Service], Tick]:
         PROGRAMS[name] = Program(
-            name=name, build=build, leak=True, cause=cause, also=also, mb_per_hour=mb_per_hour,
-            onset=onset, steady=steady, minutes=minutes, note=note,
-        )  # fmt: skip
+            name=name,
+            build=build,
+            leak=True,
+            cause=cause,
+            also=also,
+            mb_per_hour=mb_per_hour,
+            onset=onset,
+            steady=steady,
+            minutes=minutes,
+            note=note,
+        )
         return build
 
     return enter
@@ -107,8 +115,8 @@ def healthy(
     return enter
 
 
-def load_programs() -> dict[str, Program]:
-    """All programs by name."""
-    for module in MODULES:
+def load_programs(*modules: str) -> dict[str, Program]:
+    """The programs by name: all that are recorded, and those of other modules."""
+    for module in (*MODULES, *modules):
         importlib.import_module(f"tests.programs.{module}")
     return PROGRAMS

@@ -17,8 +17,8 @@ def constant(mb: float) -> Shape:
 
 def wave(period: float, low: float, high: float, phase: float = 0.0) -> Shape:
     """A sine between low and high; phase 0 starts in the middle and rises, 0.75 at the bottom."""
-    return lambda minute: (low + high) / 2 + (high - low) / 2 * math.sin(
-        2 * math.pi * (minute / period + phase)
+    return lambda minute: (
+        (low + high) / 2 + (high - low) / 2 * math.sin(2 * math.pi * (minute / period + phase))
     )
 
 
@@ -44,7 +44,7 @@ def daily(day: float, low: float, high: float, dawn: float = 0.3) -> Shape:
 
 
 def walk(random: Random, low: float, high: float, step: float, pull: float = 0.01) -> Shape:
-    """A random walk between low and high, pulled to the middle by so much of its distance a minute."""
+    """A random walk, pulled to the middle by so much of its distance a minute."""
     middle = (low + high) / 2
     values = [random.uniform(low, high)]
     for _ in range(2000):
@@ -69,8 +69,8 @@ def object_request(random: Random) -> tuple[object, int]:
 class Traffic:
     """Requests in flight that follow a shape, the oldest leave first.
 
-    `noise` is the standard deviation of the load from tick to tick, in parts of it; `churn` the part of
-    the requests that is replaced at each tick.
+    `noise` is the standard deviation of the load from tick to tick, in parts of it; `churn` the
+    part of the requests that is replaced at each tick.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Pace:
         self._last = 0.0
 
     def due(self, factor: float = 1.0) -> int:
-        """The pieces since the last call at `factor` times the pace; fractions are kept for later."""
+        """The pieces since the last call at `factor` times the pace; fractions are kept."""
         minute = self._service.minute
         since = max(0.0, minute - max(self._last, self._onset))
         self._last = minute

@@ -1,0 +1,63 @@
+"""Runs one of the twins with a `MemoryMonitor` in the process, and prints what it tells.
+
+    python -m tests.programs.live dict_leaks --minutes 100 --minute-s 0.1
+
+Standard output gets one JSON object a line: {"alert": {...}} for each alert as it comes, and at the
+end {"samples": n, "private_bytes": n, "state": "..."}. With --until-alert an alert ends the run.
+"""
+
+import argparse
+import json
+import os
+import threading
+
+from tests.programs.recorder import run
+from tests.programs.registry import load_programs
+
+from memguard_native import MemoryMonitor
+from memguard_native.memory.alert import Alert
+
+
+def main() -> None:
+    """The command line."""
+    programs = load_programs("twins")
+    parser = argparse.ArgumentParser(prog="python -m tests.programs.live", description=__doc__)
+    parser.add_argument("name", choices=sorted(programs), metavar="NAME")
+    parser.add_argument("--minutes", type=int, default=100)
+    parser.add_argument("--minute-s", type=float, default=0.1)
+    parser.add_argument("--actions", default="log")
+    parser.add_argument("--until-alert", action="store_true")
+    options = parser.parse_args()
+
+    printing = threading.Lock()
+
+    def tell(**what: object) -> None:
+        with printing:
+            print(json.dumps(what), flush=True)
+
+    def on_alert(alert: Alert) -> None:
+        tell(alert=alert.to_dict())
+        if options.until_alert:
+            end()
+
+    def end() -> None:
+        snapshot = monitor.snapshot()
+        tell(samples=snapshot.sample_count, state=str(snapshot.state))
+        # Threads that never end would keep us for ever.
+        os._exit(0)
+
+    monitor = MemoryMonitor(
+        interval=options.minute_s,
+        minute_s=options.minute_s,
+        rule="floor",
+        warm_up=0.0,
+        on_alert=on_alert,
+        actions=options.actions,
+    )
+    monitor.start()
+    run(programs[options.name], minutes=options.minutes, minute_s=options.minute_s)
+    end()
+
+
+if __name__ == "__main__":
+    main()
