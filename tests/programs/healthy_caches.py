@@ -75,19 +75,19 @@ def vocabulary(service: Service) -> Tick:
     return tick
 
 
-@healthy("ok_lru_skewed", "functools.lru_cache of 60,000 entries under skewed keys: about 60 MB")
+@healthy("ok_lru_skewed", "functools.lru_cache of 30,000 entries under skewed keys: about 35 MB")
 def lru_skewed(service: Service) -> Tick:
     random = service.random
     traffic = Traffic(service, constant(30), noise=0.2, reported=True)
 
-    @functools.lru_cache(maxsize=60_000)
+    @functools.lru_cache(maxsize=30_000)
     def look_up(key: int) -> dict[str, list[float]]:
         return entry(service)
 
     def tick() -> None:
         traffic.tick()
         for _ in range(900):
-            look_up(int(random.paretovariate(0.35)) % 1_000_000)
+            look_up(int(random.paretovariate(0.45)) % 300_000)
 
     return tick
 
