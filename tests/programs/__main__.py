@@ -6,7 +6,7 @@ import os
 import sys
 
 from tests.programs.recorder import run
-from tests.programs.registry import load_programs
+from tests.programs.registry import Service, load_programs
 
 
 def main() -> None:
@@ -32,9 +32,9 @@ def main() -> None:
     with open(options.csv, "w") if options.csv else sys.stdout as rows:
         run(
             program,
+            Service(options.seed),
             minutes=options.minutes or program.minutes,
             minute_s=options.minute_s,
-            seed=options.seed,
             rows=rows,
         )
         rows.flush()

@@ -12,7 +12,7 @@ import os
 import threading
 
 from tests.programs.recorder import run
-from tests.programs.registry import load_programs
+from tests.programs.registry import Service, load_programs
 
 from memguard_native import MemoryMonitor
 from memguard_native.memory.alert import Alert
@@ -25,10 +25,13 @@ def main() -> None:
     parser.add_argument("name", choices=sorted(programs), metavar="NAME")
     parser.add_argument("--minutes", type=int, default=100)
     parser.add_argument("--minute-s", type=float, default=0.1)
+    parser.add_argument("--warm-up", type=float, default=0.0, help="minutes")
+    parser.add_argument("--load", action="store_true", help="give the monitor the reported load")
     parser.add_argument("--actions", default="log")
     parser.add_argument("--until-alert", action="store_true")
     options = parser.parse_args()
 
+    service = Service(seed=0)
     printing = threading.Lock()
 
     def tell(**what: object) -> None:
@@ -50,12 +53,13 @@ def main() -> None:
         interval=options.minute_s,
         minute_s=options.minute_s,
         rule="floor",
-        warm_up=0.0,
+        warm_up=options.warm_up * 60,
+        load=(lambda: service.load) if options.load else None,
         on_alert=on_alert,
         actions=options.actions,
     )
     monitor.start()
-    run(programs[options.name], minutes=options.minutes, minute_s=options.minute_s)
+    run(programs[options.name], service, minutes=options.minutes, minute_s=options.minute_s)
     end()
 
 

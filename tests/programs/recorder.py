@@ -66,10 +66,14 @@ def follow(start: float, every_s: float, count: int, act: Callable[[int], object
 
 
 def run(
-    program: Program, *, minutes: int, minute_s: float, seed: int = 0, rows: TextIO | None = None
+    program: Program,
+    service: Service,
+    *,
+    minutes: int,
+    minute_s: float,
+    rows: TextIO | None = None,
 ) -> None:
     """Runs `program` for so many compressed minutes, and writes its trace to `rows`."""
-    service = Service(seed)
     tick = program.build(service)
     start = time.monotonic()
 

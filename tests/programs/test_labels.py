@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tests.programs.recorder import COLUMNS, run
-from tests.programs.registry import load_programs
+from tests.programs.registry import Service, load_programs
 
 PROGRAMS = load_programs("twins")
 ROOT = Path(__file__).parents[2]
@@ -21,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_trace_has_the_columns_of_the_given_traces_and_a_row_a_minute():
     given = next(iter((ROOT / "tests" / "traces").glob("leak_*.csv")))
     rows = io.StringIO()
-    run(PROGRAMS["ok_heartbeat"], minutes=4, minute_s=0.02, rows=rows)
+    run(PROGRAMS["ok_heartbeat"], Service(seed=0), minutes=4, minute_s=0.02, rows=rows)
     trace = list(csv.reader(rows.getvalue().splitlines()))
     assert trace[0] == list(COLUMNS) == given.read_text().split("\n", 1)[0].split(",")
     assert [line[0] for line in trace[1:]] == ["0", "1", "2", "3"]
