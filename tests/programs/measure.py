@@ -2,8 +2,9 @@
 
     python -m tests.programs.measure leak_closures_14
 
-Prints JSON: `live` and `private` are MB an hour from the onset to the end, `before` the live growth
-up to the onset. Where the label comes from, and what test_labels.py compares it with.
+Prints JSON: `live` and `private` are MB an hour after the onset, `before` the live growth up to the
+onset. Where the label comes from, and what test_labels.py compares it with. A steady leak is
+measured in the last third of the trace: what hides some of them is over by then.
 """
 
 import argparse
@@ -26,18 +27,20 @@ def measure(program: Program) -> dict[str, float]:
     """The rates. The first two minutes do not count: they pay for what is made once."""
     service = Service(seed=1)
     tick = program.build(service)
+    onset = program.onset + 2
+    start = max(onset, program.minutes * 2 // 3) if program.steady else onset
     seen = {}
     for number in range(program.minutes * TICKS_PER_MINUTE):
         service.minute = (number + 1) / TICKS_PER_MINUTE
         tick()
-        if service.minute in (2, program.onset + 2, program.minutes):
+        if service.minute in (2, onset, start, program.minutes):
             seen[service.minute] = private_and_live()
-    first, onset, last = seen[2], seen[program.onset + 2], seen[program.minutes]
-    hours = (program.minutes - program.onset - 2) / 60
+    hours = (program.minutes - start) / 60
+    last = seen[program.minutes]
     return {
-        "private": round((last[0] - onset[0]) / hours, 2),
-        "live": round((last[1] - onset[1]) / hours, 2),
-        "before": round((onset[1] - first[1]) / max(1.0, program.onset / 60), 2),
+        "private": round((last[0] - seen[start][0]) / hours, 2),
+        "live": round((last[1] - seen[start][1]) / hours, 2),
+        "before": round((seen[onset][1] - seen[2][1]) / max(1.0, program.onset / 60), 2),
     }
 
 

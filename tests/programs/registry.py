@@ -14,10 +14,12 @@ MODULES = (
     "leaks_runtime",
     "leaks_native",
     "leaks_maps",
+    "leaks_hidden",
     "healthy_load",
     "healthy_caches",
     "healthy_jobs",
     "healthy_runtime",
+    "healthy_slow",
 )
 
 

@@ -17,7 +17,7 @@ PROGRAMS = load_programs("twins")
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_trace_has_the_columns_of_the_given_traces_and_a_row_a_minute():
+def test_a_trace_has_the_columns_of_the_given_traces_and_a_row_a_minute() -> None:
     given = next(iter((ROOT / "tests" / "traces").glob("leak_*.csv")))
     rows = io.StringIO()
     run(PROGRAMS["ok_heartbeat"], Service(seed=0), minutes=4, minute_s=0.02, rows=rows)
@@ -28,7 +28,7 @@ def test_a_trace_has_the_columns_of_the_given_traces_and_a_row_a_minute():
 
 
 @pytest.mark.parametrize("directory", ["traces", "traces/unseen"])
-def test_labels_name_what_is_there(directory: str):
+def test_labels_name_what_is_there(directory: str) -> None:
     with open(ROOT / "tests" / directory / "labels.csv") as file:
         labels = {label["name"]: label for label in csv.DictReader(file)}
     assert set(labels) == {
@@ -36,7 +36,7 @@ def test_labels_name_what_is_there(directory: str):
     }
 
 
-def test_the_labels_of_unseen_traces_are_those_of_the_programs():
+def test_the_labels_of_unseen_traces_are_those_of_the_programs() -> None:
     with open(ROOT / "tests" / "traces" / "unseen" / "labels.csv") as file:
         for label in csv.DictReader(file):
             own = PROGRAMS[label["name"]].label()
@@ -45,7 +45,7 @@ def test_the_labels_of_unseen_traces_are_those_of_the_programs():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, program in PROGRAMS.items() if program.leak])
-def test_a_leak_grows_as_its_label_says_and_not_before_its_onset(name: str):
+def test_a_leak_grows_as_its_label_says_and_not_before_its_onset(name: str) -> None:
     program = PROGRAMS[name]
     command = [sys.executable, "-m", "tests.programs.measure", name]
     measured = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
