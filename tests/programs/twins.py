@@ -86,7 +86,7 @@ def make_thread(service: Service) -> threading.Event:
 twins("buffers", "native-heap", 300, 16 * 1024, make_buffer, libc.free)
 twins("maps", "mmap", 300, 256 * 1024, make_map, lambda area: area.close())
 twins("shared", "shared-memory", 300, 256 * 1024, make_shared, lambda area: area.close())
-twins("threads", "mmap", 300, 269_500, make_thread, lambda end: end.set())
+twins("threads", "mmap", 180, 269_500, make_thread, lambda end: end.set())
 
 
 def dict_of_users(service: Service, most: int | None) -> Tick:
