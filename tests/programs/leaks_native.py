@@ -134,6 +134,7 @@ def series(service: Service) -> Tick:
     60,
     "TLS handshakes that never end are kept with their buffers; random unreported load",
     onset=60,
+    also="python-objects",
 )
 def tls_handshakes(service: Service) -> Tick:
     traffic = Traffic(service, walk(service.random, 15, 70, 2.0))
@@ -287,6 +288,8 @@ def parse_big_integers(service: Service, module: ModuleType, mb_per_hour: float)
     26,
     "ujson 5.11.0 parses integers of 2000 digits and keeps their"
     " text (CVE-2026-32874); slow reported ramp of the load",
+    # ujson takes the memory from Python's allocator: a block for each 2 KB.
+    also="python-objects",
 )
 def ujson_leaky(service: Service) -> Tick:
     return parse_big_integers(service, ujson("5.11.0"), 26)

@@ -116,13 +116,14 @@ def dict_mended(service: Service) -> Tick:
 
 
 def parse(service: Service, version: str) -> Tick:
-    """Reads integers of 5000 digits, which are refused: Python's own limit is 4300.
+    """Reads integers of 20,000 digits, which are refused: Python's own limit is 4300.
 
-    ujson 5.4.0 to 5.11.0 keeps their text nevertheless: CVE-2026-32874.
+    ujson 5.4.0 to 5.11.0 keeps their text nevertheless: CVE-2026-32874. It takes it from Python's
+    allocator, so that shorter ones could not be told from Python objects.
     """
     loads = ujson(version).loads
-    pace = Pace(service, 300, 5_024)
-    text = "[" + "7" * 5_000 + "]"
+    pace = Pace(service, 300, 20_024)
+    text = "[" + "7" * 20_000 + "]"
 
     def tick() -> None:
         for _ in range(pace.due()):
