@@ -2,8 +2,8 @@
 
     python -m tests.programs.live dict_leaks --minutes 100 --minute-s 0.1
 
-Standard output gets one JSON object a line: {"alert": {...}} for each alert as it comes, and at the
-end {"samples": n, "private_bytes": n, "state": "..."}. With --until-alert an alert ends the run.
+Standard output gets one JSON object a line: {"alert": {...}} and {"action": {...}} as they come,
+and at the end {"samples": n, "state": "..."}.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from tests.programs.recorder import run
 from tests.programs.registry import Service, load_programs
 
 from memguard_native import MemoryMonitor
+from memguard_native.memory.actions import ActionRecord, Step
 from memguard_native.memory.alert import Alert
 
 
@@ -26,12 +27,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=int, default=100)
     parser.add_argument("--minute-s", type=float, default=0.1)
     parser.add_argument("--warm-up", type=float, default=0.0, help="minutes")
-    parser.add_argument("--load", action="store_true", help="give the monitor the reported load")
     parser.add_argument("--actions", default="log")
-    parser.add_argument("--until-alert", action="store_true")
+    parser.add_argument("--until", choices=("alert", "trim"), help="what ends the run early")
     options = parser.parse_args()
 
-    service = Service(seed=0)
     printing = threading.Lock()
 
     def tell(**what: object) -> None:
@@ -40,7 +39,12 @@ def main() -> None:
 
     def on_alert(alert: Alert) -> None:
         tell(alert=alert.to_dict())
-        if options.until_alert:
+        if options.until == "alert":
+            end()
+
+    def on_action(record: ActionRecord) -> None:
+        tell(action=record.to_dict())
+        if options.until == record.step == Step.trim:
             end()
 
     def end() -> None:
@@ -53,13 +57,13 @@ def main() -> None:
         interval=options.minute_s,
         minute_s=options.minute_s,
         rule="floor",
-        warm_up=options.warm_up * 60,
-        load=(lambda: service.load) if options.load else None,
-        on_alert=on_alert,
+        warm_up=options.warm_up * options.minute_s,
         actions=options.actions,
+        on_alert=on_alert,
+        on_action=on_action,
     )
     monitor.start()
-    run(programs[options.name], service, minutes=options.minutes, minute_s=options.minute_s)
+    run(programs[options.name], Service(seed=0), minutes=options.minutes, minute_s=options.minute_s)
     end()
 
 
