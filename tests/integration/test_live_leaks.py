@@ -102,7 +102,6 @@ def test_holes_of_malloc_are_given_back_by_a_trim(told):
 
 
 SLOW = (
-    "leak_sessions_12_walk",
     "leak_closures_14",
     "leak_ujson_26",
     "leak_threads_33",
@@ -113,7 +112,7 @@ SLOW = (
     "ok_ujson_mended",
     "ok_ttl_90",
     "ok_wave_180",
-    "ok_warm_up_90",
+    "ok_fill_2h",
 )
 
 
