@@ -29,10 +29,11 @@ CAUSES = (
 )
 PARTS = ("python_arenas", "malloc_in_use", "malloc_free", "shared", "other")
 
-# Blocks per MB: 200 are 5 KB each, 500 are 2 KB (a pool of which most is used), 4 are 256 KB.
+# Blocks per MB: 200 are 5 KB each, 500 are 2 KB (a pool of which most is used). Mappings of 256 KB
+# came with 9, pools that a single object keeps with at least 64.
 _OBJECTS_IN_MALLOC = 200.0
 _OBJECTS_IN_ARENAS = 500.0
-_HARDLY_ANY = 4.0
+_HARDLY_ANY = 30.0
 _THREADS_PER_HOUR = 3.0
 # A stack takes 8 MB of address space, but only what was touched of it is memory.
 _MB_PER_THREAD = 1.0
@@ -65,6 +66,10 @@ def attribute(series: MinuteSeries, window_minutes: int, *, fragmented: bool) ->
         text = f"thread stacks: {threads_per_hour:.1f} new threads an hour that do not end"
         return Attribution("mmap", text, parts)
     competing = {part: rate for part, rate in parts.items() if fragmented or part != "malloc_free"}
+    if "malloc_free" in competing:
+        # What the program has just freed is free memory too, but none that makes anything grow.
+        freed = max(0.0, -competing["malloc_in_use"])
+        competing["malloc_free"] -= freed
     if not competing:
         return Attribution("unknown", "nothing is known of the parts of memory", parts)
     largest = max(competing, key=lambda part: competing[part])

@@ -169,8 +169,7 @@ class Detector:
         growth = judge_floor(private, scale, self._threshold)
         if isinstance(growth, Refusal):
             return growth
-        free = self.series.column("malloc_free")
-        free_rate = rate_of_medians(free, scale.window_minutes)
+        free_rate = rate_of_medians(self.series.column("malloc_free"), scale.window_minutes)
         # Else it is the high water of live memory that is not even enough to be called a leak.
         least = _LEAST_FREE_SHARE * growth.rate_mb_per_hour
         if free_rate < least:

@@ -11,7 +11,7 @@ from memguard_native.memory.detector import Detector, Leak
 from memguard_native.memory.floor import FloorGrowth, measure_floor
 from memguard_native.memory.forecast import forecast
 from memguard_native.memory.limits import MemoryLimit
-from memguard_native.memory.sample import BYTES_PER_MB, MemorySample
+from memguard_native.memory.sample import MemorySample
 from memguard_native.memory.window import Growth
 
 _TREND_MINUTES = 60
@@ -93,16 +93,6 @@ def expect_limit(detector: Detector, limit: MemoryLimit, room_mb: float) -> Fore
         limit_bytes=limit.bytes,
         limit_source=limit.source,
     )
-
-
-def room_in_mb(sample: MemorySample, limit: MemoryLimit | None) -> float | None:
-    """From the memory in use to the limit; None where one of them is not known."""
-    if limit is None:
-        return None
-    used = sample.cgroup_private_bytes if limit.source == "cgroup" else None
-    if used is None:
-        used = sample.rss_bytes if sample.private_bytes is None else sample.private_bytes
-    return None if used is None else (limit.bytes - used) / BYTES_PER_MB
 
 
 def _cause(detector: Detector, leak: Leak) -> Attribution:

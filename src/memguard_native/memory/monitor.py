@@ -21,11 +21,14 @@ from memguard_native.memory.action_policy import ActionPolicy
 from memguard_native.memory.actions import ActionRecord
 from memguard_native.memory.alert import Alert, MemoryState
 from memguard_native.memory.config import DEFAULT_WARM_UP, MonitorConfig
+from memguard_native.memory.gpu import GpuReader
 from memguard_native.memory.history import keeper
-from memguard_native.memory.probe import Probe, default_probe
+from memguard_native.memory.limits import MemoryLimit, effective_limit
+from memguard_native.memory.probe import BlockCounter, Probe, default_probe
 from memguard_native.memory.response import Response
 from memguard_native.memory.sample import MemorySample
 from memguard_native.memory.sampler import Feed, NativeFeed, ProbeFeed, SamplerThread
+from memguard_native.memory.surroundings import VARIABLE, read_surroundings
 from memguard_native.memory.watch import MonitorSnapshot, Watch
 
 logger = logging.getLogger("memguard_native.memory")
@@ -55,6 +58,7 @@ class MemoryMonitor:
         on_action: called with an `ActionRecord` for every action that was taken.
         on_recycle: called with an `Alert` when this process is to be replaced.
         log_samples: log every sample at INFO; alerts are logged at WARNING anyway.
+        gpu: "auto" watches the memory of the GPUs as well, by torch or by the extra `gpu`.
         minute_s: seconds that stand for a minute; default 60. Less is for tests in time lapse.
         probe: where samples come from, for tests; default the best of this system.
         clock: a `ManualClock` that stamps the samples, for tests; default the probe's own time.
@@ -86,6 +90,7 @@ class MemoryMonitor:
         on_action: Callable[[ActionRecord], object] | None = None,
         on_recycle: Callable[[Alert], object] | None = None,
         log_samples: bool = False,
+        gpu: str | None = None,
         minute_s: float = 60.0,
         probe: Probe | None = None,
         clock: _core.ManualClock | None = None,
@@ -106,12 +111,19 @@ class MemoryMonitor:
             on_action=on_action,
             on_recycle=on_recycle,
             log_samples=log_samples,
+            gpu=gpu,
             minute_s=minute_s,
             probe=probe,
             clock=clock,
             scope=scope,
             namespace=namespace,
         )
+        # What a probe of the user's finds may be of anything.
+        self._is_of_this_process = probe is None
+        self._environ = {VARIABLE: os.environ.get(VARIABLE, "")}
+        read_surroundings(self._environ)  # raises now if it is no size, and not in the thread
+        self._blocks = BlockCounter()
+        self._gpu = GpuReader(gpu)
         self._keep = keeper(namespace) if scope == "host" else None
         self._probe = default_probe() if probe is None else probe
         self._by_hand = self._new_probe_feed()
@@ -181,15 +193,23 @@ class MemoryMonitor:
 
     def _new_watch(self) -> Watch:
         self._response = Response(self._config, self._probe, lambda: None)
-        return Watch(self._config, responder=self._response)
+        find_limit = self._find_limit if self._is_of_this_process else None
+        return Watch(self._config, find_limit=find_limit, responder=self._response)
+
+    def _find_limit(self, sample: MemorySample) -> MemoryLimit | None:
+        surroundings = read_surroundings(self._environ)
+        return effective_limit(sample, surroundings, limit_bytes=self._config.limit_bytes)
+
+    def _complete(self, sample: MemorySample) -> MemorySample:
+        """With what needs the GIL."""
+        return sample._replace(python_blocks=self._blocks.read(), gpu_bytes=self._gpu.read())
 
     def _observer_of(self, watch: Watch) -> Callable[[MemorySample], None]:
-        keep = self._keep
-        if keep is None:
-            return watch.observe
-
         def observe(sample: MemorySample) -> None:
-            keep(sample)  # first: a callback of the user's may take long
+            if self._is_of_this_process:
+                sample = self._complete(sample)
+            if self._keep is not None:
+                self._keep(sample)  # first: a callback of the user's may take long
             watch.observe(sample)
 
         return observe

@@ -19,11 +19,10 @@ from memguard_native.memory.findings import (
     alert_of_leak,
     alert_of_window,
     expect_limit,
-    room_in_mb,
     suspect_of_trend,
 )
-from memguard_native.memory.limits import MemoryLimit
-from memguard_native.memory.sample import MemorySample
+from memguard_native.memory.limits import MemoryLimit, room_bytes
+from memguard_native.memory.sample import BYTES_PER_MB, MemorySample
 from memguard_native.memory.telling import Callback, log_sample, log_state
 from memguard_native.memory.window import Growth, WindowRule
 
@@ -115,7 +114,8 @@ class Watch:
         expected: Forecast | None = None
         self.rule.add(sample)
         if self._config.rule != "window":
-            room_mb = room_in_mb(sample, limit)
+            room = None if limit is None else room_bytes(sample, limit)
+            room_mb = None if room is None else room / BYTES_PER_MB
             self.detector.add(sample, room_mb=room_mb)
             if limit is not None and room_mb is not None:
                 expected = expect_limit(self.detector, limit, room_mb)
