@@ -113,6 +113,12 @@ class Detector:
         self._votes.clear()
         self.leak = None
 
+    def restart_trimmed(self) -> None:
+        """malloc gave memory back, so memory from before does not compare with what comes."""
+        self._votes.clear()
+        self._last_candidate = self._last_trend = 0
+        self.series.restart_trimmed()
+
     def examine(self) -> Iterator[tuple[Scale, str, FloorGrowth | Refusal]]:
         """What each scale says of each signal now: its growth, or the first rule that it fails."""
         signals = self._signals()
@@ -138,7 +144,9 @@ class Detector:
             votes.append(minute)
             wanted, newest = _HOLD_NEAR_LIMIT if near else scale.hold
             if believed is None and sum(vote > minute - newest for vote in votes) >= wanted:
-                believed = Leak(signal, scale.window_minutes, growth, near)
+                believed = Leak(
+                    self._true_signal(signal, scale, growth), scale.window_minutes, growth, near
+                )
         if believed is not None:
             self.leak = believed
         elif self.leak is not None and self._still_grows(self.leak.signal):
@@ -169,7 +177,7 @@ class Detector:
         growth = judge_floor(private, scale, self._threshold)
         if isinstance(growth, Refusal):
             return growth
-        free_rate = rate_of_medians(self.series.column("malloc_free"), scale.window_minutes)
+        free_rate = self._free_rate(scale)
         # Else it is the high water of live memory that is not even enough to be called a leak.
         least = _LEAST_FREE_SHARE * growth.rate_mb_per_hour
         if free_rate < least:
@@ -179,6 +187,16 @@ class Detector:
             corrected = without_load(private, load, self.per_load_mb)
             return judge_floor(corrected, scale, self._threshold)
         return growth
+
+    def _free_rate(self, scale: Scale) -> float:
+        return rate_of_medians(self.series.column("malloc_free"), scale.window_minutes)
+
+    def _true_signal(self, signal: str, scale: Scale, growth: FloorGrowth) -> str:
+        """Once trimmed, live memory is private memory, and so may be growing by fragmentation."""
+        if signal != "live" or not self.series.is_trimmed:
+            return signal
+        is_free = self._free_rate(scale) >= _LEAST_FREE_SHARE * growth.rate_mb_per_hour
+        return "private" if is_free else signal
 
     def _is_warming_up(self, scale: Scale) -> bool:
         return self.series.minute + 1 < scale.window_minutes + self._warm_up_minutes

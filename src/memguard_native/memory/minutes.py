@@ -45,6 +45,8 @@ class MinuteSeries:
         self._newest_live = np.nan
         self.minute = -1
         """The newest minute, from 0; -1 before the first sample."""
+        self.is_trimmed = False
+        """Whether malloc gave pages of its free memory back, which it goes on counting as free."""
 
     def add(self, sample: MemorySample) -> bool:
         """Take the next sample; True if it is the first of its minute.
@@ -67,7 +69,16 @@ class MinuteSeries:
         self._advance(minute)
         self._table[:, -1] = row
         self._newest_live = live
+        if live < 0:  # free memory that is not there: somebody else has trimmed
+            self.is_trimmed = True
         return is_new
+
+    def restart_trimmed(self) -> None:
+        """Malloc gave memory back: what was before does not compare with what comes."""
+        self._table[:] = np.nan
+        self._start_ns = None
+        self.minute = -1
+        self.is_trimmed = True
 
     def _advance(self, minute: int) -> None:
         gap = min(minute - self.minute, HISTORY_MINUTES)
@@ -98,8 +109,9 @@ class MinuteSeries:
     def _live(self) -> Column:
         private, free = self.column("private"), self.column("malloc_free")
         # malloc's figures can stop when they get too dear, or never be there. Half of a series
-        # with and half without them would have a jump that no memory has made.
-        if self.minutes == 0 or np.isnan(free[-1]):
+        # with and half without them would have a jump that no memory has made. After a trim each
+        # free page that is used again would count twice.
+        if self.minutes == 0 or np.isnan(free[-1]) or self.is_trimmed:
             return private
         return private - free
 

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Mapping
 
 from memguard_native.memory.action_policy import ActionPolicy
-from memguard_native.memory.actions import ActionRecord, Actions, clears_alert
+from memguard_native.memory.actions import ActionRecord, Actions, Step, clears_alert
 from memguard_native.memory.config import MonitorConfig
 from memguard_native.memory.effects import ProcessEffects, torch_on_gpu
 from memguard_native.memory.evidence import EvidenceCollector
@@ -92,8 +92,11 @@ class Response:
             )
             leak = watch.detector.leak
             grown = 0.0 if leak is None else leak.growth.grown_mb * BYTES_PER_MB
-            if rule == "floor" and any(clears_alert(record, grown) for record in records):
-                watch.clear_leak()
+            for record in records:
+                if rule == "floor" and clears_alert(record, grown):
+                    watch.clear_leak()
+                if record.step is Step.trim and record.gave_back_bytes:
+                    watch.detector.restart_trimmed()
 
     def close(self) -> None:
         """Leave nothing behind in the process: the run is over."""
