@@ -9,6 +9,7 @@ from __future__ import annotations
 from memguard_native._core import __version__
 
 _HOME = {
+    "ActionPolicy": "memguard_native.memory.action_policy",
     "Alert": "memguard_native.memory.alert",
     "BreakerConfig": "memguard_native.breaker.config",
     "BreakerEvent": "memguard_native.breaker.events",
@@ -18,11 +19,14 @@ _HOME = {
     "CircuitOpenError": "memguard_native.errors",
     "ConfigError": "memguard_native.errors",
     "MemguardError": "memguard_native.errors",
+    "Forecast": "memguard_native.memory.alert",
     "MemoryMonitor": "memguard_native.memory.monitor",
     "MemorySample": "memguard_native.memory.sample",
+    "MemoryState": "memguard_native.memory.alert",
     "RingBuffer": "memguard_native._core",
     "SegmentError": "memguard_native.errors",
     "SegmentUnavailableError": "memguard_native.errors",
+    "Suspect": "memguard_native.memory.alert",
     "TripRule": "memguard_native.breaker.trip_rules",
     "budget": "memguard_native.breaker.trip_rules",
     "pile_up": "memguard_native.breaker.trip_rules",
@@ -44,11 +48,13 @@ if TYPE_CHECKING:
         SegmentError,
         SegmentUnavailableError,
     )
-    from memguard_native.memory.alert import Alert
+    from memguard_native.memory.action_policy import ActionPolicy
+    from memguard_native.memory.alert import Alert, Forecast, MemoryState, Suspect
     from memguard_native.memory.monitor import MemoryMonitor, start_memory_monitoring
     from memguard_native.memory.sample import MemorySample
 
 __all__ = [
+    "ActionPolicy",
     "Alert",
     "BreakerConfig",
     "BreakerEvent",
@@ -56,13 +62,16 @@ __all__ = [
     "CircuitBreaker",
     "CircuitOpenError",
     "ConfigError",
+    "Forecast",
     "MemguardError",
     "MemoryMonitor",
     "MemorySample",
+    "MemoryState",
     "RingBuffer",
     "SegmentError",
     "SegmentUnavailableError",
     "State",
+    "Suspect",
     "TripRule",
     "__version__",
     "budget",

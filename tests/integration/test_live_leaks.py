@@ -19,7 +19,7 @@ from tests.programs.registry import load_programs
 
 PROGRAMS = load_programs("twins")
 ROOT = Path(__file__).parents[2]
-# The window of the fragmentation channel is 180 minutes; of a leak over 120 MB/hour it is 72.
+# The window of the fragmentation channel is 180 minutes; of a leak over 90 MB/hour it is 80.
 LONG_WINDOW = {"reads"}
 TWINS = ("dict", "buffers", "ujson", "maps", "shared", "threads", "reads")
 # Their cure is tried too.
@@ -60,7 +60,7 @@ def told() -> dict[str, Future[Told]]:
             f"{twin}_{form}": pool.submit(
                 watch,
                 f"{twin}_{form}",
-                minutes=260 if twin in LONG_WINDOW else 100,
+                minutes=260 if twin in LONG_WINDOW else 130,
                 minute_s=0.04 if twin in LONG_WINDOW else 0.1,
                 options=UNTIL_TRIM if twin == "reads" else ("--until", "alert"),
             )

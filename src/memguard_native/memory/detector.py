@@ -91,6 +91,9 @@ class Detector:
         """The trend of the last hour while it is suspicious, else None."""
         self.per_load_mb = 0.0
         """MB that a unit of load takes."""
+        self.said: tuple[tuple[Scale, str, FloorGrowth | Refusal], ...] = ()
+        """What each scale said of each signal last: its growth, or the first rule that it fails.
+        Replaced as a whole, so any thread may read it."""
 
     @property
     def is_learning(self) -> bool:
@@ -119,8 +122,7 @@ class Detector:
         self._last_candidate = self._last_trend = 0
         self.series.restart_trimmed()
 
-    def examine(self) -> Iterator[tuple[Scale, str, FloorGrowth | Refusal]]:
-        """What each scale says of each signal now: its growth, or the first rule that it fails."""
+    def _examine(self) -> Iterator[tuple[Scale, str, FloorGrowth | Refusal]]:
         signals = self._signals()
         for scale in (*self._scales, LIMIT_SCALE):
             for signal, values in signals.items():
@@ -133,7 +135,8 @@ class Detector:
     def _judge(self, room_mb: float | None) -> None:
         minute = self.series.minute
         believed: Leak | None = None
-        for scale, signal, growth in self.examine():
+        self.said = tuple(self._examine())
+        for scale, signal, growth in self.said:
             if isinstance(growth, Refusal):
                 continue
             near = signal != "gpu" and self._reaches_limit_soon(scale, growth, room_mb)

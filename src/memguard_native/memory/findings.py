@@ -95,6 +95,11 @@ def expect_limit(detector: Detector, limit: MemoryLimit, room_mb: float) -> Fore
     )
 
 
+def parts_of_growth(detector: Detector) -> dict[str, float]:
+    """How fast each part of memory grew in the last hour, in MB/hour."""
+    return attribute(detector.series, _TREND_MINUTES, fragmented=True).parts_mb_per_hour
+
+
 def _cause(detector: Detector, leak: Leak) -> Attribution:
     if leak.signal == "gpu":
         return Attribution("unknown", "memory of the GPU", {})

@@ -159,8 +159,11 @@ def judge_floor(
     """
     window = scale.window_minutes
     minima = _block_minima(values, window)
-    if minima is None or np.isnan(minima).any():
-        return Refusal("samples in every block", 0.0, 1.0)
+    if minima is None:
+        return Refusal("minutes so far", float(len(values)), float(window))
+    empty = int(np.isnan(minima).sum())
+    if empty:
+        return Refusal("blocks without a sample", float(empty), 0.0)
     floor = np.minimum.accumulate(minima[::-1])[::-1]
     grown = float(floor[-1] - floor[0])
     if grown <= 0:

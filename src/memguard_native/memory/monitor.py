@@ -19,8 +19,11 @@ from typing import Any
 from memguard_native import _core
 from memguard_native.memory.action_policy import ActionPolicy
 from memguard_native.memory.actions import ActionRecord
+from memguard_native.memory.advice import advise
 from memguard_native.memory.alert import Alert, MemoryState
 from memguard_native.memory.config import DEFAULT_WARM_UP, MonitorConfig
+from memguard_native.memory.effects import circumstances_of
+from memguard_native.memory.explanation import Explanation, verdict_of
 from memguard_native.memory.gpu import GpuReader
 from memguard_native.memory.history import keeper
 from memguard_native.memory.limits import MemoryLimit, effective_limit
@@ -146,6 +149,26 @@ class MemoryMonitor:
         """What is known now: state, samples, growth. Never blocks."""
         feed = self._thread or self._by_hand
         return dataclasses.replace(self._watch.latest, probe_failures=feed.failures)
+
+    def explain(self) -> Explanation:
+        """All that is known now: verdict, cause, forecast, what each window says, evidence, what
+        was done, and advice. `str()` of it is a page, `to_dict()` is for JSON."""
+        watch, response = self._watch, self._response
+        latest = watch.latest
+        alert = latest.alert
+        return Explanation(
+            state=latest.state,
+            alert=alert,
+            suspect=latest.suspect,
+            forecast=latest.forecast,
+            limit=latest.limit,
+            parts_mb_per_hour=watch.parts_mb_per_hour,
+            per_load_mb=watch.detector.per_load_mb,
+            scales=tuple(verdict_of(*said) for said in watch.detector.said),
+            evidence=response.evidence,
+            actions=response.records,
+            advice=() if alert is None else tuple(advise(circumstances_of(alert))),
+        )
 
     def start(self) -> None:
         """Start sampling, at once and in state "learning"; nothing happens if it runs already.

@@ -19,6 +19,7 @@ from memguard_native.memory.findings import (
     alert_of_leak,
     alert_of_window,
     expect_limit,
+    parts_of_growth,
     suspect_of_trend,
 )
 from memguard_native.memory.limits import MemoryLimit, room_bytes
@@ -104,6 +105,8 @@ class Watch:
         """All of this run, oldest first."""
         self.suspects: tuple[Suspect, ...] = ()
         """All of this run, oldest first."""
+        self.parts_mb_per_hour: dict[str, float] = {}
+        """How fast each part of memory grew in the last hour, while there is reason to ask."""
         self._standing: dict[str, Alert] = {}
 
     def observe(self, sample: MemorySample) -> None:
@@ -133,6 +136,10 @@ class Watch:
             limit=limit,
             callback_errors=before.callback_errors,
         )
+        if self.latest.state in (MemoryState.suspect, MemoryState.alert):
+            self.parts_mb_per_hour = parts_of_growth(self.detector)
+        else:
+            self.parts_mb_per_hour = {}
         self._tell(sample, before)
 
     def standing(self, rule: str) -> Alert | None:
@@ -150,9 +157,11 @@ class Watch:
 
     def _judge_floor(self, sample: MemorySample, number: int, expected: Forecast | None) -> None:
         leak = self.detector.leak
-        if leak is None:
+        standing = self._standing.get("floor")
+        is_worse = leak is not None and leak.near_limit
+        if leak is None or (standing is not None and standing.severity == "warning" and is_worse):
             self._clear("floor", number)
-        elif "floor" not in self._standing:
+        if leak is not None and "floor" not in self._standing:
             threshold = self._config.threshold_mb_per_hour
             self._raise(alert_of_leak(self.detector, leak, sample, number, threshold, expected))
         suspect = self._suspect()
