@@ -126,10 +126,11 @@ class MinuteSeries:
 
 def _row_of(sample: MemorySample) -> Column:
     private = sample.private_bytes
+    is_fresh = sample.malloc_is_fresh
     values = (
         sample.rss_bytes if private is None else private,
-        sample.malloc_free_bytes,
-        sample.malloc_in_use_bytes,
+        sample.malloc_free_bytes if is_fresh else None,
+        sample.malloc_in_use_bytes if is_fresh else None,
         sample.python_arena_bytes,
         sample.shmem_bytes,
     )
