@@ -2,7 +2,7 @@
 
 clock = ManualClock()
 probe = FakeProbe(clock)
-monitor = MemoryMonitor(probe=probe, clock=clock, on_alert=alerts.append)
+monitor = MemoryMonitor(probe=probe, clock=clock, rule="window", on_alert=alerts.append)
 for _ in range(12):
     monitor.tick()
     probe.private_bytes += 1_000_000

@@ -43,7 +43,7 @@ def test_the_example_of_the_module_raises_one_alert():
     alerts = []
     clock = ManualClock()
     probe = FakeProbe(clock)
-    monitor = MemoryMonitor(probe=probe, clock=clock, on_alert=alerts.append)
+    monitor = MemoryMonitor(probe=probe, clock=clock, rule="window", on_alert=alerts.append)
     for _ in range(12):
         monitor.tick()
         probe.private_bytes += 1_000_000

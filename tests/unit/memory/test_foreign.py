@@ -45,11 +45,17 @@ def tree(tmp_path):
 
 @pytest.fixture
 def child():
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    # Its memory still moves while the interpreter starts.
+    code = "print('ready', flush=True); input()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"ready\n"
     yield process
     process.kill()
     process.wait()
     process.stdin.close()
+    process.stdout.close()
 
 
 @pytest.mark.parametrize("kind", PROBES)
