@@ -3,14 +3,19 @@
 
 #include <algorithm>  // std::clamp
 #include <atomic>     // std::atomic
-#include <memory>     // std::unique_ptr
+#include <exception>  // std::exception
+#include <memory>     // std::unique_ptr, std::shared_ptr
 #include <optional>   // std::optional
+#include <string>     // std::string
+#include <utility>    // std::move, std::declval
 #include <vector>     // std::vector
 
+#include "arenas.hpp"
 #include "memguard/call_budget.hpp"
 #include "memguard/clock.hpp"
 #include "memguard/probe.hpp"
 #include "memguard/sampler.hpp"
+#include "memguard/sources.hpp"
 #include "sample_tuple.hpp"
 #include "state.hpp"
 
@@ -23,11 +28,16 @@ namespace {
 // in a daemon thread, taking the GIL back ends the thread once the interpreter is finalised, and
 // the unwinding must not meet a noexcept frame.
 template <class Work>
-auto without_gil(Work&& work) {
+auto without_gil(Work&& work) -> decltype(work()) {
     PyThreadState* const state = PyEval_SaveThread();
-    auto result = work();
-    PyEval_RestoreThread(state);
-    return result;
+    try {
+        auto result = work();
+        PyEval_RestoreThread(state);
+        return result;
+    } catch (const std::exception&) {  // std::bad_alloc
+        PyEval_RestoreThread(state);
+        throw;
+    }
 }
 
 // A NativeProbe for several threads. One of them uses the kept descriptors; who comes while they
@@ -35,10 +45,11 @@ auto without_gil(Work&& work) {
 // ever.
 class SharedProbe {
     template <class Use>
-    auto with_probe(Use use) noexcept {
+    auto with_probe(Use use) {
+        static_assert(noexcept(use(std::declval<NativeProbe&>())), "else it stays busy for ever");
         // acquire: pairs with the release store below, which hands the probe over
         if (busy_.exchange(true, std::memory_order_acquire)) {
-            NativeProbe another;
+            NativeProbe another{sources_, root_};
             return use(another);
         }
         auto result = use(probe_);
@@ -48,15 +59,26 @@ class SharedProbe {
     }
 
   public:
-    [[nodiscard]] MemorySample sample() noexcept {
-        return with_probe([](NativeProbe& probe) { return probe.sample(); });
+    SharedProbe(SampleSources sources, std::string root)
+        : sources_(std::move(sources)), root_(std::move(root)), probe_(sources_, root_) {}
+
+    [[nodiscard]] MemorySample sample() {
+        return with_probe([](NativeProbe& probe) noexcept { return probe.sample(); });
     }
 
-    [[nodiscard]] std::optional<std::uint64_t> rss_bytes() noexcept {
-        return with_probe([](NativeProbe& probe) { return probe.rss_bytes(); });
+    [[nodiscard]] MemorySample cheap_sample() {
+        return with_probe([](NativeProbe& probe) noexcept { return probe.cheap_sample(); });
     }
+
+    [[nodiscard]] std::optional<std::uint64_t> rss_bytes() {
+        return with_probe([](NativeProbe& probe) noexcept { return probe.rss_bytes(); });
+    }
+
+    void retry_malloc() noexcept { probe_.retry_malloc(); }
 
   private:
+    const SampleSources sources_;
+    const std::string root_;
     std::atomic<bool> busy_{false};
     NativeProbe probe_;
 };
@@ -66,6 +88,10 @@ using NativeSampler = Sampler<NativeProbe>;
 std::int64_t to_ns(double seconds) {
     constexpr double kLongest = 1e9;  // 31 years; more would overflow the clock
     return static_cast<std::int64_t>(std::clamp(seconds, 0.0, kLongest) * kNsPerSecond);
+}
+
+SampleSources sources_with(std::shared_ptr<LoadGauge> load) {
+    return {std::move(load), &python_arenas()};
 }
 
 // The samples after number `after` that are still there, and the number to go on from.
@@ -89,20 +115,34 @@ void bind_memory(py::module_& m) {
     m.attr("SAMPLE_FIELDS") = sample_field_names();
 
     py::class_<SharedProbe>(m, "Probe", "Reads the memory of this process.")
-        .def(py::init<>())
+        .def(py::init([](std::shared_ptr<LoadGauge> load, std::string root) {
+                 return std::make_unique<SharedProbe>(sources_with(std::move(load)),
+                                                      std::move(root));
+             }),
+             py::kw_only(), py::arg("load") = nullptr, py::arg("root") = "",
+             "`load` is read with each sample; another `root` before /proc and /sys is for tests.")
         .def(
             "sample",
             [](SharedProbe& probe) {
                 return to_tuple(without_gil([&] { return probe.sample(); }));
             },
             "SAMPLE_FIELDS of now; None for what cannot be read.")
-        .def("rss_bytes", &SharedProbe::rss_bytes, "The resident set; None if it cannot be read.");
+        .def(
+            "cheap_sample",
+            [](SharedProbe& probe) {
+                return to_tuple(without_gil([&] { return probe.cheap_sample(); }));
+            },
+            "As sample(), of the control group its usage alone.")
+        .def("rss_bytes", &SharedProbe::rss_bytes, "The resident set; None if it cannot be read.")
+        .def("retry_malloc", &SharedProbe::retry_malloc,
+             "Read malloc's figures again, if they were given up as dear.");
 
     py::class_<NativeSampler>(m, "Sampler", "A native thread that samples at an interval.")
-        .def(py::init([](double interval, std::size_t capacity) {
-                 return std::make_unique<NativeSampler>(to_ns(interval), capacity);
+        .def(py::init([](double interval, std::size_t capacity, std::shared_ptr<LoadGauge> load) {
+                 return std::make_unique<NativeSampler>(to_ns(interval), capacity,
+                                                        sources_with(std::move(load)));
              }),
-             py::arg("interval"), py::arg("capacity"),
+             py::arg("interval"), py::arg("capacity"), py::arg("load") = nullptr,
              "`interval` in seconds; the newest `capacity` samples are kept.")
         .def("start", &NativeSampler::start, "Start the thread, once; it samples at once.")
         .def(
@@ -125,6 +165,9 @@ void bind_memory(py::module_& m) {
         .def(
             "failures", [](const NativeSampler& sampler) { return sampler.probe().failures(); },
             "How many reads failed although they were tried again.")
+        .def(
+            "retry_malloc", [](NativeSampler& sampler) { sampler.probe().retry_malloc(); },
+            "Read malloc's figures again, if they were given up as dear.")
         .def("samples_after", &samples_after, py::arg("after"),
              "The samples with numbers from `after` that are still kept, oldest first, and the "
              "number to ask with next.");

@@ -32,6 +32,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used(),
     memguard::add_ring(m, state_module);
     memguard::bind_segment(m);
     memguard::bind_breaker(m, state);
+    memguard::bind_signals(m);
     memguard::bind_memory(m);
     memguard::bind_allocators(m);
     memguard::bind_allocation_profile(m);

@@ -61,6 +61,7 @@ void add_ring(pybind11::module_& m, pybind11::handle state_module);
 
 // The cold API, bound by pybind11.
 void bind_breaker(pybind11::module_& m, ModuleState& state);
+void bind_signals(pybind11::module_& m);
 void bind_memory(pybind11::module_& m);
 void bind_allocators(pybind11::module_& m);
 void bind_allocation_profile(pybind11::module_& m);

@@ -1,50 +1,24 @@
 #include "check.hpp"
 
 #include <fcntl.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstdio>
-#include <cstdlib>
+#include <memory>
 #include <string>
 #include <thread>
-#include <vector>
 
+#include "fake_root.hpp"
 #include "memguard/probe.hpp"
 
 using namespace memguard;
+using test::FakeRoot;
 
 namespace {
 
 constexpr std::uint64_t kMiB = 1024 * 1024;
-
-// A file with this content, under a path of its own.
-class FakeFile {
-  public:
-    explicit FakeFile(const std::string& content) { write(content); }
-    ~FakeFile() { ::unlink(path_.c_str()); }
-    void write(const std::string& content) const {
-        const int fd = ::open(path_.c_str(), O_WRONLY | O_TRUNC);
-        CHECK(::write(fd, content.data(), content.size()) ==
-              static_cast<::ssize_t>(content.size()));
-        ::close(fd);
-    }
-    void remove() const { ::unlink(path_.c_str()); }
-    [[nodiscard]] const char* path() const { return path_.c_str(); }
-
-  private:
-    std::string path_ = make();
-    static std::string make() {
-        char path[] = "/tmp/memguard-test-XXXXXX";
-        ::close(::mkstemp(path));
-        return path;
-    }
-};
-
-MallocReader no_malloc() {
-    return MallocReader{nullptr};
-}
 
 int open_descriptors() {
     int count = 0;
@@ -180,11 +154,12 @@ TEST(descriptor_closed_under_our_feet_is_opened_again) {
 }
 
 TEST(descriptor_taken_over_by_another_file_is_not_closed) {
-    const FakeFile other{"not a number"};
+    const FakeRoot other;
+    other.write("/file", "not a number");
     LinuxProbe probe;
     static_cast<void>(probe.sample());
     const int fd = descriptor_of("/statm");
-    const int opened = ::open(other.path(), O_RDONLY);
+    const int opened = ::open((other.path() + "/file").c_str(), O_RDONLY);
     ::dup2(opened, fd);
     ::close(opened);
     CHECK(probe.sample().has(SampleField::rss));
@@ -193,8 +168,9 @@ TEST(descriptor_taken_over_by_another_file_is_not_closed) {
     ::close(fd);
 }
 
-TEST(file_that_vanished_clears_the_bits_and_is_counted) {
-    LinuxProbe probe{"/nonexistent/statm", "/nonexistent/status", no_malloc()};
+TEST(without_proc_the_sample_is_empty_and_failures_are_counted) {
+    const FakeRoot nothing;
+    LinuxProbe probe{{}, nothing.path(), Allocator{}};
     const MemorySample sample = probe.sample();
     CHECK(sample.valid == 0);
     CHECK(sample.rss_bytes == 0);
@@ -204,128 +180,62 @@ TEST(file_that_vanished_clears_the_bits_and_is_counted) {
     CHECK(probe.failures() == 3);
 }
 
-TEST(file_that_comes_back_is_read_again) {
-    const FakeFile statm{""};
-    LinuxProbe probe{statm.path(), "/nonexistent/status", no_malloc()};
-    CHECK(!probe.rss_bytes().has_value());
-    statm.write("100 25 3 1 0 5 0\n");
-    CHECK(probe.rss_bytes() == 25 * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)));
-}
-
-TEST(statm_that_is_no_statm_is_not_valid) {
-    for (const char* text : {"", "7", "a b c", "1 ", "1 -2", "99999999999999999999 "}) {
-        CHECK(!LinuxProbe::parse_resident_pages(text).has_value());
+TEST(smaps_and_smaps_rollup_are_never_opened) {
+    const FakeRoot root;
+    for (const char* name : {"statm", "status", "smaps", "smaps_rollup"}) {
+        root.write(std::string{"/proc/self/"} + name, "100 25 3 1 0 5 0\n");
     }
-    CHECK(LinuxProbe::parse_resident_pages("10 20 30\n") == 20);
-}
-
-TEST(status_gives_the_fields_that_are_there) {
-    MemorySample sample;
-    CHECK(LinuxProbe::parse_status("Name:\tx\nThreads:\t7\nRssAnon:\t     12 kB\n", sample));
-    CHECK(sample.has(SampleField::threads) && sample.threads == 7);
-    CHECK(sample.has(SampleField::anon) && sample.anon_bytes == 12 * 1024);
-    CHECK(!sample.has(SampleField::swap));
-}
-
-TEST(status_line_that_is_cut_is_not_taken) {
-    MemorySample sample;
-    CHECK(LinuxProbe::parse_status("RssAnon:\t12 kB\nRssFile:\t123", sample));
-    CHECK(!sample.has(SampleField::file));
-}
-
-TEST(status_with_broken_values_is_not_valid) {
-    MemorySample sample;
-    CHECK(!LinuxProbe::parse_status("RssAnon:\nRssFile: x kB\nVmSwap:\t-1 kB\n\n\n", sample));
-    CHECK(sample.valid == 0);
-}
-
-namespace {
-
-// What the fake mallinfo2 below answers, and how often it was asked.
-MallocReader::Info fake_info{};
-int fake_calls = 0;
-std::int64_t fake_cost_ns = 0;
-
-MallocReader::Info fake_mallinfo() {
-    ++fake_calls;
-    struct timespec now{};
-    const auto cpu_ns = [&] {
-        ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-        return now.tv_sec * kNsPerSecond + now.tv_nsec;
+    const int watcher = ::inotify_init1(IN_NONBLOCK);
+    const auto watch = [&](const char* name) {
+        const std::string path = root.path() + "/proc/self/" + name;
+        return ::inotify_add_watch(watcher, path.c_str(), IN_OPEN);
     };
-    for (const std::int64_t start = cpu_ns(); cpu_ns() - start < fake_cost_ns;) {
-    }
-    return fake_info;
-}
-
-LinuxProbe probe_with_fake_malloc(std::int64_t cost_ns) {
-    fake_info = {};
-    fake_info.uordblks = 1000;
-    fake_info.hblkhd = 500;
-    fake_info.fordblks = 70;
-    fake_calls = 0;
-    fake_cost_ns = cost_ns;
-    return LinuxProbe{"/proc/self/statm", "/proc/self/status", MallocReader{&fake_mallinfo}};
-}
-
-}  // namespace
-
-TEST(malloc_in_use_counts_heap_and_mapped_blocks) {
-    LinuxProbe probe = probe_with_fake_malloc(0);
-    const MemorySample sample = probe.sample();
-    CHECK(sample.has(SampleField::malloc));
-    CHECK(sample.malloc_in_use_bytes == 1500);
-    CHECK(sample.malloc_free_bytes == 70);
-    CHECK(sample.malloc_mmap_bytes == 500);
-    CHECK(sample.malloc_age_ns == 0);
-}
-
-TEST(dear_malloc_figures_are_carried_over_with_their_age) {
-    LinuxProbe probe = probe_with_fake_malloc(300'000);
-    const MemorySample first = probe.sample();
-    fake_info.uordblks = 2000;
-    MemorySample last;
-    for (int i = 1; i < 10; ++i) {
-        last = probe.sample();
-        CHECK(last.has(SampleField::malloc));
-        CHECK(last.malloc_in_use_bytes == 1500);
-        CHECK(last.malloc_age_ns == last.monotonic_ns - first.monotonic_ns);
-    }
-    CHECK(fake_calls == 1);
-    CHECK(probe.sample().malloc_in_use_bytes == 2500);
-    CHECK(fake_calls == 2);
-}
-
-TEST(malloc_figures_over_10_ms_are_not_read_again) {
-    LinuxProbe probe = probe_with_fake_malloc(11'000'000);
-    for (int i = 0; i < 200; ++i) {
+    const int cheap = watch("statm");
+    static_cast<void>(watch("smaps"));
+    static_cast<void>(watch("smaps_rollup"));
+    LinuxProbe probe{{}, root.path()};
+    for (int i = 0; i < 100; ++i) {
         static_cast<void>(probe.sample());
     }
-    CHECK(fake_calls == 1);
+    inotify_event event{};
+    int opened = 0;
+    while (::read(watcher, &event, sizeof event) == sizeof event) {
+        CHECK(event.wd == cheap);
+        ++opened;
+    }
+    CHECK(opened > 0);
+    ::close(watcher);
 }
 
-TEST(no_mallinfo_means_no_malloc_fields) {
-    LinuxProbe probe{"/proc/self/statm", "/proc/self/status", no_malloc()};
-    const MemorySample sample = probe.sample();
-    CHECK(sample.has(SampleField::rss));
-    CHECK(!sample.has(SampleField::malloc));
-}
-
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-// The sanitizers bring an allocator of their own, which glibc's figures do not see.
-TEST(malloc_figures_follow_malloc) {
+TEST(cheap_sample_has_all_but_the_groups_other_figures) {
     LinuxProbe probe;
-    const MemorySample before = probe.sample();
-    std::vector<void*> blocks;
-    for (int i = 0; i < 10'000; ++i) {
-        blocks.push_back(std::malloc(1000));
-    }
-    const MemorySample during = probe.sample();
-    for (void* block : blocks) {
-        std::free(block);
-    }
-    const MemorySample after = probe.sample();
-    CHECK(near(during.malloc_in_use_bytes - before.malloc_in_use_bytes, 10'000'000, 500'000));
-    CHECK(near(after.malloc_in_use_bytes, before.malloc_in_use_bytes, 500'000));
+    const MemorySample cheap = probe.cheap_sample();
+    const MemorySample whole = probe.sample();
+    constexpr std::uint64_t kGroup = static_cast<std::uint64_t>(SampleField::cgroup_private) |
+                                     static_cast<std::uint64_t>(SampleField::cgroup_limit) |
+                                     static_cast<std::uint64_t>(SampleField::cgroup_high) |
+                                     static_cast<std::uint64_t>(SampleField::cgroup_limit_hits) |
+                                     static_cast<std::uint64_t>(SampleField::cgroup_oom_kills) |
+                                     static_cast<std::uint64_t>(SampleField::memory_pressure);
+    CHECK(cheap.valid == (whole.valid & ~kGroup));
+    CHECK(cheap.cgroup_cost_ns == 0);
+    CHECK(whole.cgroup_cost_ns > 0);
 }
-#endif
+
+TEST(load_and_arenas_are_read_at_the_instant_of_the_sample) {
+    const auto load = std::make_shared<LoadGauge>();
+    ArenaCounter arenas;
+    LinuxProbe probe{{load, &arenas}};
+    const MemorySample before = probe.sample();
+    CHECK(!before.has(SampleField::load) && !before.has(SampleField::python_arenas));
+    load->set(3.5);
+    arenas.begin_with(1 << 20);
+    const MemorySample after = probe.sample();
+    CHECK(after.has(SampleField::load) && after.load == 3.5);
+    CHECK(after.has(SampleField::python_arenas) && after.python_arena_bytes == 1 << 20);
+}
+
+TEST(sample_without_sources_knows_neither_load_nor_arenas) {
+    const MemorySample sample = LinuxProbe{}.sample();
+    CHECK(!sample.has(SampleField::load) && !sample.has(SampleField::python_arenas));
+}

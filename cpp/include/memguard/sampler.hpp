@@ -119,6 +119,9 @@ class Sampler {
     // For what may be read of a probe while the thread uses it.
     [[nodiscard]] const Probe& probe() const noexcept { return probe_; }
 
+    // For what any thread may ask of it meanwhile.
+    [[nodiscard]] Probe& probe() noexcept { return probe_; }
+
   private:
     struct Thread {
         std::mutex mutex;  // guards the four below; never held during a sample

@@ -41,7 +41,7 @@ class Finding(NamedTuple):
     cure: str | None = None
     is_serious: bool = False
     facts: dict[str, Any] | None = None
-    """Of a segment that can be used: what `text` says, for programs."""
+    """What `text` says, for programs: of a segment that can be used, and of malloc."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     from memguard_native.cli.printing import shown
 
     removed = _clean() if options.clean else []
-    findings = [*_of_directory(), *_of_segments(), *_of_left_overs()]
+    findings = [*_of_directory(), *_of_segments(), *_of_left_overs(), _of_allocator()]
     if options.json:
         found: dict[str, Any] = {
             "schema": _SCHEMA,
@@ -191,3 +191,16 @@ def _of_left_overs() -> list[Finding]:
     return [
         Finding(str(path), "left over, of use to nobody", cure) for path in segments.left_overs()
     ]
+
+
+def _of_allocator() -> Finding:
+    from memguard_native import _core
+
+    name = _core.allocator_name()
+    facts = {"allocator": name}
+    if name == "unknown":
+        cure = "glibc from 2.33 on, and jemalloc, tell free memory from memory in use"
+        return Finding("malloc", "unknown, so that it cannot be asked", cure, facts=facts)
+    if name == "mimalloc":
+        return Finding("malloc", "mimalloc, which does not tell what is free", facts=facts)
+    return Finding("malloc", name, facts=facts)

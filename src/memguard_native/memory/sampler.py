@@ -55,10 +55,10 @@ class Feed(Protocol):
 
 
 class NativeFeed:
-    """Samples of the native thread, which needs no GIL."""
+    """Samples of the native thread, which needs no GIL; it reads `load` with each of them."""
 
-    def __init__(self, interval: float) -> None:
-        self._sampler = _core.Sampler(interval=interval, capacity=_RING_CAPACITY)
+    def __init__(self, interval: float, load: _core.LoadGauge | None = None) -> None:
+        self._sampler = _core.Sampler(interval=interval, capacity=_RING_CAPACITY, load=load)
         self._next = 0
 
     @property
@@ -72,6 +72,10 @@ class NativeFeed:
         self._sampler.wait_for_sample(after=self._next, timeout=_LONGEST_WAIT)
         samples, self._next = self._sampler.samples_after(self._next)
         return [MemorySample._make(sample) for sample in samples]
+
+    def retry_malloc(self) -> None:
+        """Read malloc's figures again, if they were given up as dear: something was done."""
+        self._sampler.retry_malloc()
 
     def close(self) -> None:
         self._sampler.stop()
