@@ -91,7 +91,7 @@ bool add_requests(const SegmentHandle& handle, std::uint64_t count) {
     return true;
 }
 
-bool set_memory_limit(const SegmentHandle& handle, std::optional<std::uint64_t> bytes) {
+bool set_memory_limit(const SegmentHandle& handle, std::optional<std::uint64_t> limit_bytes) {
     check_writable(handle);
     if (!handle.has_slot()) {
         return false;
@@ -99,7 +99,7 @@ bool set_memory_limit(const SegmentHandle& handle, std::optional<std::uint64_t> 
     // relaxed: for people and supervisors, and orders nothing
     handle.segment()
         .slot(handle.row())
-        .memory_limit_bytes.store(bytes.value_or(0), std::memory_order_relaxed);
+        .memory_limit_bytes.store(limit_bytes.value_or(0), std::memory_order_relaxed);
     return true;
 }
 
@@ -138,7 +138,7 @@ void add_slots(py::class_<SegmentHandle>& segment) {
     segment.def("workers", &workers_of, "The slots that were ever used.")
         .def("add_requests", &add_requests, py::arg("count"),
              "So many more were served by this process; False without a slot.")
-        .def("set_memory_limit", &set_memory_limit, py::arg("bytes"),
+        .def("set_memory_limit", &set_memory_limit, py::arg("limit_bytes"),
              "What memory of this process runs into, None: unknown; False without a slot.")
         .def("set_learnt", &set_learnt, py::kw_only(), py::arg("state"), py::arg("cause"),
              py::arg("rate_mb_per_hour"), py::arg("mb_per_1000_requests"), py::arg("mb_per_load"),

@@ -290,7 +290,7 @@ class Segment:
         """[(sample, pid, generation)] of a slot's owners, oldest first."""
     def add_requests(self, count: int) -> bool:
         """So many more were served by this process; False without a slot."""
-    def set_memory_limit(self, bytes: int | None) -> bool:
+    def set_memory_limit(self, limit_bytes: int | None) -> bool:
         """What memory of this process runs into, None: unknown; False without a slot."""
     def set_learnt(
         self,
