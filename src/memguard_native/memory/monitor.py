@@ -19,6 +19,7 @@ from memguard_native import _core
 from memguard_native.memory.alert import Alert
 from memguard_native.memory.config import MonitorConfig
 from memguard_native.memory.history import keeper
+from memguard_native.memory.load import Load
 from memguard_native.memory.probe import Probe, default_probe
 from memguard_native.memory.sample import MemorySample
 from memguard_native.memory.sampler import Feed, NativeFeed, ProbeFeed, SamplerThread
@@ -83,7 +84,9 @@ class MemoryMonitor:
             namespace=namespace,
         )
         self._keep = keeper(namespace) if scope == "host" else None
-        self._probe = default_probe() if probe is None else probe
+        self.load = Load()
+        """What this process has to do, told by the program; see `memory.load`."""
+        self._probe = default_probe(self.load.gauge) if probe is None else probe
         self._by_hand = self._new_probe_feed()
         self._starting = threading.RLock()
         self._watch = Watch(self._config)
@@ -161,7 +164,7 @@ class MemoryMonitor:
 
     def _new_feed(self) -> Feed:
         if _core.HAS_NATIVE_PROBE and self._config.probe is None and self._config.clock is None:
-            return NativeFeed(self._config.interval)
+            return NativeFeed(self._config.interval, self.load.gauge)
         return self._new_probe_feed()
 
     def _new_probe_feed(self) -> ProbeFeed:
