@@ -165,35 +165,19 @@ def judge_floor(
     grown = float(floor[-1] - floor[0])
     if grown <= 0:
         return Refusal("growth", grown, 0.0)
-    growth = _growth_of(floor, grown, window)
+    slopes = pairwise_slopes(floor, window / BLOCKS / MINUTES_PER_HOUR)
+    rate = float(np.median(slopes))
     least_rate = scale.least_rate * threshold_mb_per_hour
-    if growth.rate_mb_per_hour < least_rate:
-        return Refusal("rate", growth.rate_mb_per_hour, least_rate)
+    if rate < least_rate:
+        return Refusal("rate", rate, least_rate)
     for rule, found, limit, fits in _shape(minima, floor, grown, scale):
         if not fits:
             return Refusal(rule, found, limit)
     before = _highest_before(values, window)
     if floor[-1] <= before + _NEW_HIGH_IN_HISTORY * grown:
         return Refusal("new high in history", float(floor[-1]), before)
-    return growth
-
-
-def measure_floor(values: Column, window_minutes: int) -> FloorGrowth | None:
-    """The growth of the floor over the last `window_minutes`, whatever its shape; None if it does
-    not grow or too little is known.
-    """
-    minima = _block_minima(values, window_minutes)
-    if minima is None or np.isnan(minima).any():
-        return None
-    floor = np.minimum.accumulate(minima[::-1])[::-1]
-    grown = float(floor[-1] - floor[0])
-    return None if grown <= 0 else _growth_of(floor, grown, window_minutes)
-
-
-def _growth_of(floor: Column, grown: float, window_minutes: int) -> FloorGrowth:
-    slopes = pairwise_slopes(floor, window_minutes / BLOCKS / MINUTES_PER_HOUR)
-    low, rate, high = np.percentile(slopes, (5, 50, 95))
-    return FloorGrowth(float(rate), float(low), float(high), grown, float(floor[-1]))
+    low, high = np.percentile(slopes, (5, 95))
+    return FloorGrowth(rate, float(low), float(high), grown, float(floor[-1]))
 
 
 def _shape(
