@@ -55,7 +55,10 @@ class PublishedWords {
 
     // Returns the new version.
     std::uint64_t publish(const Record& words) noexcept {
-        const std::uint64_t next = version() + 1;
+        const std::uint64_t before = version();
+        // Not 0 after the last number, which a stranger may have written: the same copy, as if
+        // anew.
+        const std::uint64_t next = before == kLastVersion ? 2 : before + 1;
         for (std::size_t i = 0; i < Words; ++i) {
             // release: pairs with the acquire load of the word in read()
             copies_[next & 1][i].store(words[i], std::memory_order_release);
@@ -67,6 +70,7 @@ class PublishedWords {
 
   private:
     static constexpr int kMostLooks = 1000;
+    static constexpr std::uint64_t kLastVersion = ~std::uint64_t{0};
 
     std::atomic<std::uint64_t> version_{0};
     std::array<std::array<std::atomic<std::uint64_t>, Words>, 2> copies_{};
