@@ -84,7 +84,7 @@ clean:
 COMMA := ,
 
 debian-packages: compiler
-	@scripts/debian_packages.sh valgrind redis-server
+	@scripts/debian_packages.sh valgrind redis-server libjemalloc2
 
 # Debian's own python3 comes without the parts that a virtual environment and an extension need.
 compiler:

@@ -11,9 +11,9 @@ done
 [ "${#missing[@]}" -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null; then
-    # Not Debian: the tools may still be there under other package names.
+    # Not Debian: the tools and libraries may still be there under other package names.
     for package in "${missing[@]}"; do
-        command -v "$package" >/dev/null || { echo "needed but not found: $package" >&2; exit 1; }
+        command -v "$package" >/dev/null || ldconfig -p | grep -q "^\s*${package%%[0-9]*}\.so" || { echo "needed but not found: $package" >&2; exit 1; }
     done
     exit 0
 fi

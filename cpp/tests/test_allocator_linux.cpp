@@ -142,7 +142,7 @@ TEST(dear_figures_are_carried_over_with_their_age) {
     CHECK(fake_calls == 2);
 }
 
-TEST(figures_over_10_ms_are_not_read_again_before_a_retry) {
+TEST(figures_over_6_ms_are_not_read_again_before_a_retry) {
     MallocReader reader{fake_glibc(11'000'000)};
     for (int i = 0; i < 200; ++i) {
         static_cast<void>(sample_at(reader, i));

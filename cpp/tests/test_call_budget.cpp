@@ -30,21 +30,21 @@ TEST(first_call_is_due_at_once) {
 
 TEST(cheap_call_is_made_for_every_sample) {
     CHECK(samples_until_due(after_a_call_of(170)) == 1);
-    CHECK(samples_until_due(after_a_call_of(200'000)) == 1);
+    CHECK(samples_until_due(after_a_call_of(100'000)) == 1);
 }
 
-TEST(call_over_200_us_is_made_for_every_10th_sample) {
-    CHECK(samples_until_due(after_a_call_of(200'001)) == 10);
-    CHECK(samples_until_due(after_a_call_of(2'000'000)) == 10);
+TEST(call_over_100_us_is_made_for_every_10th_sample) {
+    CHECK(samples_until_due(after_a_call_of(100'001)) == 10);
+    CHECK(samples_until_due(after_a_call_of(1'000'000)) == 10);
 }
 
-TEST(call_over_2_ms_is_made_for_every_60th_sample) {
-    CHECK(samples_until_due(after_a_call_of(2'000'001)) == 60);
-    CHECK(samples_until_due(after_a_call_of(10'000'000)) == 60);
+TEST(call_over_1_ms_is_made_for_every_60th_sample) {
+    CHECK(samples_until_due(after_a_call_of(1'000'001)) == 60);
+    CHECK(samples_until_due(after_a_call_of(6'000'000)) == 60);
 }
 
-TEST(call_over_10_ms_is_not_made_again) {
-    CHECK(samples_until_due(after_a_call_of(10'000'001)) == 0);
+TEST(call_over_6_ms_is_not_made_again) {
+    CHECK(samples_until_due(after_a_call_of(6'000'001)) == 0);
 }
 
 TEST(call_that_became_cheap_is_made_for_every_sample_again) {
@@ -53,4 +53,10 @@ TEST(call_that_became_cheap_is_made_for_every_sample_again) {
     }
     budget.record(500);
     CHECK(samples_until_due(budget) == 1);
+}
+
+TEST(no_cost_of_a_call_comes_to_more_than_100_us_a_sample) {
+    for (std::int64_t cost_ns = 1000; cost_ns <= 6'000'000; cost_ns += 1000) {
+        CHECK(cost_ns / samples_until_due(after_a_call_of(cost_ns)) <= 100'000);
+    }
 }

@@ -221,16 +221,16 @@ def test_a_child_has_one_native_thread_and_no_descriptor_too_many():
             paths = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
             links = [os.readlink(path) for path in paths if os.path.lexists(path)]
             names = [link.split("/")[-1] for link in links]
-            return sorted(name for name in names if name in ("statm", "status"))
+            return sorted(name for name in names if name in ("statm", "status", "task"))
         monitor.start()
         until(lambda: monitor.snapshot().sample_count >= 2)
         assert names().count("memguard-sample") == 1
         def check():
             until(lambda: monitor.snapshot().sample_count >= 2)
             assert names().count("memguard-sample") == 1
-            assert kept() == ["statm", "status"], kept()
+            assert kept() == ["statm", "status", "task"], kept()
             in_child(lambda: (until(lambda: monitor.snapshot().sample_count >= 2),
-                              kept() == ["statm", "status"] or os._exit(3)))
+                              kept() == ["statm", "status", "task"] or os._exit(3)))
         in_child(check)
         monitor.stop()
         """,
@@ -347,4 +347,64 @@ def test_multiprocessing_workers_watch_themselves(kind):
         monitor.stop()
         """,
         kind,
+    )
+
+
+def test_a_child_reads_the_group_and_counts_threads_and_arenas_of_its_own():
+    """Descriptors of the parent would tell of the parent's group and threads."""
+    run(
+        """
+        probe = NativeProbe()
+        before = [probe.sample() for _ in range(3)][-1]
+        def check():
+            ready, end = threading.Event(), threading.Event()
+            def wait():
+                ready.set()
+                end.wait(15)
+            more = [threading.Thread(target=wait) for _ in range(3)]
+            for thread in more:
+                thread.start()
+            samples = [probe.sample() for _ in range(3)]
+            assert all(s.threads == 4 for s in samples), samples
+            assert (samples[-1].cgroup_usage_bytes is None) == (before.cgroup_usage_bytes is None)
+            assert samples[-1].python_arena_bytes == _core.python_arena_bytes()
+            fresh = NativeProbe().sample()
+            assert fresh.cgroup_limit_bytes == samples[-1].cgroup_limit_bytes
+            end.set()
+            for thread in more:
+                thread.join()
+        in_child(check)
+        assert probe.sample().threads == before.threads
+        """
+    )
+
+
+def test_without_proc_samples_are_empty_in_parent_and_child():
+    run(
+        """
+        probe = NativeProbe(root="/nowhere")
+        def check():
+            sample = probe.sample()
+            assert sample.monotonic_ns > 0
+            assert sample.rss_bytes is sample.private_bytes is sample.threads is None
+            assert sample.cgroup_usage_bytes is sample.memory_pressure_us is None
+        check()
+        in_child(check)
+        """
+    )
+
+
+def test_load_of_the_parent_is_in_the_child_until_it_is_set():
+    run(
+        """
+        gauge = _core.LoadGauge()
+        gauge.set(7)
+        probe = NativeProbe(load=gauge)
+        def check():
+            assert probe.sample().load == 7.0
+            gauge.set(0)
+            assert probe.sample().load == 0.0
+        in_child(check)
+        assert probe.sample().load == 7.0
+        """
     )

@@ -12,6 +12,7 @@ milliseconds, and one that takes longer than SLOWEST is not asked again. Its cos
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import time
@@ -84,10 +85,8 @@ class _Nvml:
         self.pid = os.getpid()
         self._pynvml: Any = None
         try:
-            import pynvml
-
-            pynvml.nvmlInit()
-            self._pynvml = pynvml
+            self._pynvml = importlib.import_module("pynvml")
+            self._pynvml.nvmlInit()
         except Exception:  # noqa: BLE001 - not installed, no driver, a driver of another version
             self._pynvml = None
 

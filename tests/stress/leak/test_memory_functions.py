@@ -14,20 +14,26 @@ from memguard_native._core import (
     HAS_ALLOCATION_PROFILE,
     SEGMENT_BYTES,
     CallBudget,
+    LoadGauge,
     Probe,
     RingBuffer,
     Sampler,
     Segment,
+    allocator_name,
     forget_allocation_profile,
     malloc_trim,
+    python_arena_bytes,
     start_allocation_profile,
     stop_allocation_profile,
 )
 from memguard_native.memory.evidence import EvidenceCollector
+from memguard_native.memory.gpu import GpuReader
 from memguard_native.memory.learnt import Learnt, find_learnt, keep_learnt, learnt_of
+from memguard_native.memory.limits import effective_limit
 from memguard_native.memory.load import Load
 from memguard_native.memory.monitor import MemoryMonitor
-from memguard_native.memory.probe import NativeProbe, PsutilProbe
+from memguard_native.memory.probe import BlockCounter, NativeProbe, PsutilProbe, memory_footprint
+from memguard_native.memory.surroundings import read_surroundings
 from memguard_native.testing import FakeProbe, ManualClock
 
 pytestmark = pytest.mark.stress
@@ -39,6 +45,7 @@ PROBE, RING, SAMPLER, BUDGET = (
     CallBudget(),
 )
 NATIVE, PSUTIL = NativeProbe(), PsutilProbe()
+NOWHERE, GAUGE, BLOCKS, GPU = Probe(root="/nowhere"), LoadGauge(), BlockCounter(), GpuReader()
 MONITOR = MemoryMonitor(window=3, probe=FakeProbe(ManualClock()))
 LOAD = Load()
 
@@ -62,7 +69,7 @@ def refused(call: Callable[[], object]) -> None:
 
 
 def life_of_a_sampler() -> None:
-    sampler = Sampler(interval=60.0, capacity=64)
+    sampler = Sampler(interval=60.0, capacity=64, load=LoadGauge())
     sampler.start()
     sampler.wait_for_sample(0, 10.0)
     sampler.samples_after(0)
@@ -97,13 +104,25 @@ def life_of_a_collection() -> None:
 
 # Name: the call, and how many make one round.
 CASES: dict[str, tuple[Callable[[], object], int]] = {
-    "probe": (Probe, 5000),
-    "probe that is used once": (lambda: Probe().sample(), 3000),
+    "probe": (Probe, 1000),
+    "probe that is used once": (lambda: Probe().sample(), 1000),
     "sample": (PROBE.sample, 5000),
+    "sample without the group": (PROBE.cheap_sample, 5000),
+    "sample without proc": (NOWHERE.sample, 3000),
+    "retry of malloc": (lambda: (PROBE.retry_malloc(), SAMPLER.retry_malloc()), 20000),
+    "gauge": (lambda: (LoadGauge().value, GAUGE.set(1.5), GAUGE.add(-0.5), GAUGE.value), 20000),
+    "gauge that is refused": (lambda: refused(lambda: GAUGE.set(float("nan"))), 10000),
+    "probe with a gauge": (lambda: Probe(load=LoadGauge()).sample(), 1000),
+    "arenas": (python_arena_bytes, 20000),
+    "name of the allocator": (allocator_name, 20000),
+    "blocks": (BLOCKS.read, 5000),
+    "GPU": (GPU.read, 20000),
+    "footprint": (memory_footprint, 300),
+    "limit": (lambda: effective_limit(NATIVE.sample(), read_surroundings()), 1000),
     "resident set": (PROBE.rss_bytes, 20000),
     "NativeProbe": (NATIVE.sample, 5000),
     "PsutilProbe": (PSUTIL.sample, 2000),
-    "sampler that never starts": (lambda: Sampler(interval=1.0, capacity=64), 3000),
+    "sampler that never starts": (lambda: Sampler(interval=1.0, capacity=64), 1000),
     "life of a sampler": (life_of_a_sampler, 300),
     "samples of a sampler": (lambda: SAMPLER.samples_after(0), 5000),
     "failures of a sampler": (SAMPLER.failures, 20000),

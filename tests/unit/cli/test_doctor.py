@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from memguard_native import CircuitBreaker
+from memguard_native import CircuitBreaker, _core
 from memguard_native import segment as segments
 from memguard_native.cli.main import main
 from memguard_native.memory.learnt import Learnt, keep_learnt
@@ -62,7 +62,7 @@ def test_segments_and_their_owners_are_shown(capsys):
 
 
 def test_programs_are_told_the_facts(killed, capsys):
-    (_, finding) = findings(capsys)[1]["findings"]
+    (_, finding, _) = findings(capsys)[1]["findings"]
     facts = finding["facts"]
     (owner,) = facts.pop("owners")
     assert owner == {
@@ -109,7 +109,11 @@ def test_a_damaged_segment_is_serious_and_removed(killed, capsys):
     assert found["findings"][1]["is_serious"]
     assert findings(capsys, "--clean") == (
         0,
-        {**found, "removed": [str(killed)], "findings": [found["findings"][0]]},
+        {
+            **found,
+            "removed": [str(killed)],
+            "findings": [found["findings"][0], found["findings"][-1]],
+        },
     )
 
 
@@ -138,7 +142,7 @@ def test_half_made_files_are_removed_when_they_are_old(killed, capsys):
     old.touch()
     os.utime(old, (0, 0))
     _, found = findings(capsys)
-    assert [one["subject"] for one in found["findings"]][2:] == [str(old)]
+    assert [one["subject"] for one in found["findings"]][2:-1] == [str(old)]
     assert str(old) in findings(capsys, "--clean")[1]["removed"]
     assert fresh.exists()
 
@@ -178,7 +182,7 @@ def test_a_damaged_file_that_was_kept_is_told_and_stays_beside_a_segment(killed,
 def test_what_lies_there_without_its_segment_is_removed(killed, capsys):
     killed.unlink()
     lock = killed.with_name(killed.name + ".lock")
-    assert [one["subject"] for one in findings(capsys)[1]["findings"]][1:] == [str(lock)]
+    assert [one["subject"] for one in findings(capsys)[1]["findings"]][1:-1] == [str(lock)]
     assert findings(capsys, "--clean")[1]["removed"] == [str(lock)]
     assert list(killed.parent.iterdir()) == []
 
@@ -204,6 +208,24 @@ def test_it_runs_as_a_command(killed):
     command = [sys.executable, "-m", "memguard_native", "doctor", "--clean"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines()[0] == f"removed  {killed}"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("jemalloc", "jemalloc"),
+        ("mimalloc", "mimalloc, which does not tell what is free"),
+        ("unknown", "unknown, so that it cannot be asked"),
+    ],
+)
+def test_malloc_is_shown_by_its_name(monkeypatch, capsys, name, text):
+    monkeypatch.setattr(_core, "allocator_name", lambda: name)
+    code, found = findings(capsys)
+    assert code == 0
+    finding = found["findings"][-1]
+    assert (finding["subject"], finding["text"]) == ("malloc", text)
+    assert finding["facts"] == {"allocator": name}
+    assert (finding["cure"] is not None) == (name == "unknown")
 
 
 def test_the_documented_lines_are_those_that_are_shown(killed, capsys):

@@ -22,8 +22,13 @@ def probe(request):
 
 
 @pytest.fixture(params=REAL)
-def real_probe(request):
-    return request.param()
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def real_probe(kind):
+    return kind()
 
 
 def test_sample_is_a_memory_sample_with_both_times_and_the_resident_set(probe):
@@ -35,9 +40,22 @@ def test_sample_is_a_memory_sample_with_both_times_and_the_resident_set(probe):
     assert sample.threads >= 1
 
 
-def test_every_field_is_an_int_or_unknown(probe):
+def test_every_field_is_an_int_or_unknown_and_the_load_a_float(probe):
     for name, value in probe.sample()._asdict().items():
-        assert value is None or type(value) is int, name
+        assert value is None or type(value) is (float if name == "load" else int), name
+
+
+def test_no_probe_reads_what_needs_the_gil_or_a_driver(probe):
+    sample = probe.sample()
+    assert sample.python_blocks is sample.gpu_bytes is None
+
+
+def test_load_and_arenas_are_known_to_every_real_probe(kind):
+    gauge = _core.LoadGauge()
+    gauge.set(3)
+    sample = kind(load=gauge).sample()
+    assert sample.load == 3.0
+    assert sample.python_arena_bytes == _core.python_arena_bytes()
 
 
 def test_sample_of_a_thread_is_the_sample_of_the_process(real_probe):
