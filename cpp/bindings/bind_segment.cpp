@@ -19,10 +19,6 @@ namespace py = pybind11;
 namespace memguard {
 namespace {
 
-std::uint64_t value_of(const SharedWord& word) noexcept {
-    return word.load(std::memory_order_relaxed);  // relaxed: shown, and nothing else
-}
-
 Surroundings surroundings_of(const py::bytes& boot_id, std::uint64_t time_namespace,
                              std::uint64_t pid_namespace) {
     const std::string_view bytes = boot_id;
@@ -58,19 +54,6 @@ std::optional<std::string> fault(const SegmentHandle& handle, const py::bytes& b
         break;
     }
     return "other_time_namespace";
-}
-
-std::size_t checked_index(std::size_t index, std::size_t count) {
-    if (index >= count) {
-        throw py::index_error("no such place in the segment");
-    }
-    return index;
-}
-
-void check_writable(const SegmentHandle& handle) {
-    if (!handle.is_writable()) {
-        throw py::value_error("the segment is mapped read-only");
-    }
 }
 
 std::optional<std::size_t> index_or_none(std::size_t index) {
@@ -111,33 +94,6 @@ py::dict snapshot_from_outside(const SegmentHandle& handle, std::size_t index) {
                                     is_known ? details_of(note) : py::object{py::none()});
     snapshot["scope"] = "host";
     return snapshot;
-}
-
-// The slots that somebody owns, dead or alive.
-py::list workers_of(const SegmentHandle& handle) {
-    py::list found;
-    for (std::size_t i = 0; i < kSlots; ++i) {
-        const WorkerSlot& slot = handle.segment().slot(i);
-        const ProcessOwner owner{value_of(slot.owner)};
-        if (value_of(slot.claim) == 0 && owner.is_none()) {
-            continue;  // never used
-        }
-        py::dict one;
-        one["slot"] = i;
-        one["pid"] = owner.is_none() ? py::object{py::none()} : py::object{py::int_(owner.pid())};
-        one["is_alive"] = !owner.is_none() && !handle.segment().is_dead(i);
-        one["generation"] = value_of(slot.claim);
-        // relaxed, both: shown
-        const std::int64_t beat_ns = slot.heartbeat_ns.load(std::memory_order_relaxed);
-        one["heartbeat_age"] = to_seconds(difference_ns(monotonic_ns(), beat_ns));
-        one["since"] = to_seconds(slot.claimed_wall_ns.load(std::memory_order_relaxed));
-        one["requests"] = value_of(slot.requests);
-        one["requests_of_generation"] = value_of(slot.requests) - value_of(slot.requests_base);
-        one["requests_in_flight"] = value_of(slot.requests_in_flight);
-        one["memory_limit_bytes"] = value_of(slot.memory_limit_bytes);
-        found.append(one);
-    }
-    return found;
 }
 
 bool push_sample(const py::object& self, const py::tuple& fields) {
@@ -204,8 +160,8 @@ py::dict header_of(const SegmentHandle& handle) {
     return found;
 }
 
-// Where each part begins and how many bytes one of its elements has; those of a breaker count from
-// the breaker.
+// Where each part begins and how many bytes one of its elements has; those of a slot or a breaker
+// count from where that begins.
 py::dict layout() {
     py::dict found;
     const auto part = [&](const char* name, std::size_t offset, std::size_t bytes) {
@@ -216,6 +172,7 @@ py::dict layout() {
     part("breakers", offsetof(SegmentLayout, breakers), sizeof(SharedBreaker));
     part("events", offsetof(SegmentLayout, events), sizeof(SharedEventRing));
     part("history", offsetof(SegmentLayout, history), sizeof(SharedHistory));
+    part("learnt", offsetof(WorkerSlot, learnt), sizeof(SharedLearnt));
     part("name", offsetof(SharedBreaker, name), sizeof(SharedName));
     part("state", offsetof(SharedBreaker, state), sizeof(BreakerState));
     part("window_marks", offsetof(SharedBreaker, window_marks), sizeof(WindowMarks));
@@ -238,7 +195,10 @@ void bind_segment(py::module_& m) {
     m.attr("SEGMENT_LAYOUT") = layout();
     m.attr("BREAKERS_CAN_MOVE") = Breaker::kExclusive;
 
-    py::class_<SegmentHandle>(m, "Segment", "A mapped file that the processes of a host share.")
+    py::class_<SegmentHandle> segment(m, "Segment",
+                                      "A mapped file that the processes of a host share.");
+    add_slots(segment);
+    segment
         .def(py::init<py::object>(), py::arg("mapped"),
              "`mapped`: a buffer of SEGMENT_BYTES, kept mapped as long as this lives.")
         .def_static("format", &format, py::arg("mapped"), py::kw_only(), py::arg("boot_id"),
@@ -281,7 +241,6 @@ void bind_segment(py::module_& m) {
              "The published numbers of a breaker's rules; None: nothing legal is there.")
         .def("snapshot", &snapshot_from_outside, py::arg("index"),
              "Everything that is known of a breaker now, by name.")
-        .def("workers", &workers_of, "The slots that were ever used.")
         .def(
             "push_sample", &push_sample, py::arg("sample"),
             "Keep a memory sample, SAMPLE_FIELDS, in this process's history; False without a slot.")

@@ -58,6 +58,28 @@ class SegmentHandle {
     std::uint64_t forks_ = 0;  // fork_epoch() when the slot was taken
 };
 
+[[nodiscard]] inline std::uint64_t value_of(const SharedWord& word) noexcept {
+    return word.load(std::memory_order_relaxed);  // relaxed: shown, and nothing else
+}
+
+// Raises IndexError.
+[[nodiscard]] inline std::size_t checked_index(std::size_t index, std::size_t count) {
+    if (index >= count) {
+        throw pybind11::index_error("no such place in the segment");
+    }
+    return index;
+}
+
+// Raises ValueError.
+inline void check_writable(const SegmentHandle& handle) {
+    if (!handle.is_writable()) {
+        throw pybind11::value_error("the segment is mapped read-only");
+    }
+}
+
+// The part of `_core.Segment` that is about slots.
+void add_slots(pybind11::class_<SegmentHandle>& segment);
+
 // Where a breaker lies in a segment.
 struct SharedPlace {
     pybind11::object segment;  // a `_core.Segment`

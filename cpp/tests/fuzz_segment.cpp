@@ -146,6 +146,15 @@ class User {
                                                  random_() % 2 == 0);
         CHECK(read.count <= 64);
         next_ = read.next;
+        SharedLearnt& learnt = segment_.slot(random_() % 2).learnt;
+        if (const auto found = learnt.read()) {
+            CHECK(is_allowed(*found));
+            learnt.publish(*found);
+        } else {
+            Learnt fresh;
+            fresh.generation = 1;
+            segment_.slot(row_.load()).learnt.publish(fresh);
+        }
         SharedHistoryRing ring = segment_.history(row_.load());
         ring.push(SharedSample{});
         static thread_local const auto samples = std::make_unique<SharedSample[]>(kHistorySamples);
@@ -183,6 +192,7 @@ TEST(a_stranger_who_writes_into_the_file_crashes_nobody) {
         Part{kBreakers + 2 * sizeof(SharedBreaker), kDeciding},
         Part{kBreakers, 4 * sizeof(SharedBreaker)},
         Part{0, kBreakers},
+        Part{offsetof(SegmentLayout, slots) + offsetof(WorkerSlot, learnt), sizeof(SharedLearnt)},
         Part{offsetof(SegmentLayout, events), sizeof(SharedEventRing)},
         Part{offsetof(SegmentLayout, history), 2 * sizeof(SharedHistory)},
     };

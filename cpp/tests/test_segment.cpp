@@ -304,6 +304,26 @@ TEST(a_text_is_clipped_between_characters) {
     CHECK(text.read(out) == 0);
 }
 
+TEST(what_a_process_has_learnt_outlives_it_and_its_slots_next_owner_coming) {
+    Mapped mapped;
+    const Segment& segment = mapped.segment;
+    const pid_t child = start_child(segment, [&](std::uint32_t slot) {
+        Learnt learnt;
+        learnt.state = LearntState::alert;
+        learnt.rate_mb_per_hour = 12.0;
+        learnt.generation = segment.claim_of(slot);
+        segment.slot(slot).learnt.publish(learnt);
+    });
+    kill_child(child);
+    std::uint32_t slot = segment.claim_slot(ProcessOwner::self(), 0, 0);
+    while (slot != 0) {  // those of the dead come last
+        slot = segment.claim_slot(ProcessOwner::self(), 0, 0);
+    }
+    const auto found = segment.slot(0).learnt.read();
+    CHECK(found && found->rate_mb_per_hour == 12.0 && found->generation == 1);
+    CHECK(segment.claim_of(0) == 2);
+}
+
 TEST(history_outlives_its_writer) {
     Mapped mapped;
     const Segment& segment = mapped.segment;

@@ -288,6 +288,29 @@ class Segment:
         """Keep a memory sample, SAMPLE_FIELDS, in this process's history; False without a slot."""
     def history(self, slot: int) -> list[tuple[tuple[Any, ...], int, int]]:
         """[(sample, pid, generation)] of a slot's owners, oldest first."""
+    def add_requests(self, count: int) -> bool:
+        """So many more were served by this process; False without a slot."""
+    def set_memory_limit(self, limit_bytes: int | None) -> bool:
+        """What memory of this process runs into, None: unknown; False without a slot."""
+    def set_learnt(
+        self,
+        *,
+        state: str,
+        cause: str,
+        rate_mb_per_hour: float | None,
+        mb_per_1000_requests: float | None,
+        mb_per_load: float | None,
+        baseline_mb: float | None,
+        retained_mb: float | None,
+        warm_up_minutes: float | None,
+        requests: int | None,
+    ) -> bool:
+        """Keep for a successor what this process has learnt; False without a slot.
+
+        Raises ValueError: an unknown state or cause, an amount that is not from 0 to 2**43 MB.
+        """
+    def learnt(self, slot: int) -> dict[str, Any] | None:
+        """What the owners of a slot have learnt, by name; None: nothing, or nothing legal."""
     def events_pushed(self) -> int:
         """How many events there ever were."""
     def read_events(self, *, after: int, skip: bool) -> tuple[list[_ToldEvent], int, int, bool]:

@@ -20,6 +20,7 @@
 #include "memguard/process_owner.hpp"
 #include "memguard/ring.hpp"
 #include "memguard/sample.hpp"
+#include "memguard/shared_learnt.hpp"
 #include "memguard/shared_notes.hpp"
 #include "memguard/shared_rules.hpp"
 
@@ -70,6 +71,7 @@ struct alignas(kPageBytes) WorkerSlot {
     SharedWord requests_base{0};  // `requests` when the present owner came
     SharedWord requests_in_flight{0};
     SharedWord memory_limit_bytes{0};  // 0: unknown
+    SharedLearnt learnt;               // of the newest owner that had learnt something
 };
 
 enum class NameState : std::uint64_t { free, used };
@@ -120,6 +122,7 @@ struct SegmentLayout {
 
 static_assert(std::is_standard_layout_v<SegmentHeader> && sizeof(SegmentHeader) == kPageBytes);
 static_assert(std::is_standard_layout_v<WorkerSlot> && sizeof(WorkerSlot) == kPageBytes);
+static_assert(std::is_standard_layout_v<SharedLearnt> && sizeof(SharedLearnt) == 384);
 static_assert(std::is_standard_layout_v<BreakerState> && sizeof(BreakerState) == 256);
 static_assert(std::is_standard_layout_v<CounterRow> && sizeof(CounterRow) == 384);
 static_assert(std::is_standard_layout_v<WindowRow> && sizeof(WindowRow) == 512);

@@ -1,29 +1,27 @@
 // SharedRules: the numbers among a breaker's rules, published to all processes in one step.
 //
-// Writers are serialised by who owns the file; readers never wait. Two copies: a writer fills the
-// idle one and then switches by one store, so that one that is killed half-way leaves the rules as
-// they were. What is read is checked as if a stranger had written it.
+// Writers are serialised by who owns the file; readers never wait. What is read is checked as if a
+// stranger had written it.
 #pragma once
 
-#include <array>        // std::array
-#include <atomic>       // std::atomic
-#include <bit>          // std::bit_cast
 #include <cmath>        // std::isfinite
 #include <cstddef>      // std::size_t
 #include <cstdint>      // std::uint64_t
 #include <limits>       // std::numeric_limits
 #include <optional>     // std::optional
-#include <type_traits>  // std::is_same_v
+#include <type_traits>  // std::remove_reference_t
 
 #include "memguard/breaker_config.hpp"
 #include "memguard/breaker_word.hpp"
 #include "memguard/config.hpp"
+#include "memguard/published_words.hpp"
 #include "memguard/window.hpp"
+#include "memguard/words.hpp"
 
 namespace memguard {
 
 inline constexpr std::size_t kRuleWords = 24;
-using RuleWords = std::array<std::uint64_t, kRuleWords>;
+using RuleWords = PublishedWords<kRuleWords>::Record;
 
 // The rules that processes share, but for those that go with a function of the user's, which each
 // process has of its own: has_active_probe, max_in_flight and count_calls.
@@ -74,28 +72,6 @@ constexpr void each_rule(Words& words, Numbers& n, Visit visit) {
     visit(words[i++], n.rates.count_window);
     visit(words[i++], n.rates.time_window_ns);
     visit(words[i++], n.rates.minimum_calls);
-}
-
-template <class T>
-constexpr std::uint64_t to_word(T value) noexcept {
-    if constexpr (std::is_same_v<T, double>) {
-        return std::bit_cast<std::uint64_t>(value);
-    } else {
-        return static_cast<std::uint64_t>(value);
-    }
-}
-
-template <class T>
-constexpr T from_word(std::uint64_t word) noexcept {
-    if constexpr (std::is_same_v<T, double>) {
-        return std::bit_cast<double>(word);
-    } else {
-        return static_cast<T>(word);
-    }
-}
-
-constexpr bool is_within(auto value, auto least, auto most) noexcept {
-    return value >= least && value <= most;  // false for a NaN
 }
 
 }  // namespace detail
@@ -149,10 +125,7 @@ constexpr bool is_within(auto value, auto least, auto most) noexcept {
 class alignas(kCacheLineBytes) SharedRules {
   public:
     // Grows with each publication; 0: none yet.
-    [[nodiscard]] std::uint64_t version() const noexcept {
-        // pairs with: the release store in publish()
-        return version_.load(std::memory_order_acquire);
-    }
+    [[nodiscard]] std::uint64_t version() const noexcept { return words_.version(); }
 
     struct Published {
         std::uint64_t version = 0;
@@ -160,42 +133,17 @@ class alignas(kCacheLineBytes) SharedRules {
     };
 
     [[nodiscard]] Published read() const noexcept {
-        for (int look = 0; look < kMostLooks; ++look) {
-            const std::uint64_t before = version();
-            if (before == 0) {
-                return {};
-            }
-            RuleWords words;
-            for (std::size_t i = 0; i < words.size(); ++i) {
-                // acquire: keeps the second look at the version behind it
-                words[i] = copies_[before & 1][i].load(std::memory_order_acquire);
-            }
-            // relaxed: ordered after the acquire loads above
-            if (version_.load(std::memory_order_relaxed) == before) {
-                return {before, decode(words)};
-            }
-        }
-        return {};
+        const auto found = words_.read();
+        return found ? Published{found->version, decode(found->words)} : Published{};
     }
 
     // One process and thread at a time: whoever holds the file's lock. Returns the new version.
     std::uint64_t publish(const SharedNumbers& numbers) noexcept {
-        const std::uint64_t next = version() + 1;
-        const RuleWords words = encode(numbers);
-        for (std::size_t i = 0; i < words.size(); ++i) {
-            // release: pairs with the acquire load of the word in read()
-            copies_[next & 1][i].store(words[i], std::memory_order_release);
-        }
-        // pairs with: the acquire load in version()
-        version_.store(next, std::memory_order_release);
-        return next;
+        return words_.publish(encode(numbers));
     }
 
   private:
-    static constexpr int kMostLooks = 1000;
-
-    std::atomic<std::uint64_t> version_{0};
-    std::array<std::array<std::atomic<std::uint64_t>, kRuleWords>, 2> copies_{};
+    PublishedWords<kRuleWords> words_;
 };
 
 }  // namespace memguard

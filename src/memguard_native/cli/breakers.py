@@ -157,7 +157,7 @@ def _look(name: str | None, namespace: str | None) -> dict[str, Any]:
 
 
 def _page(found: dict[str, Any], is_detailed: bool) -> str:
-    from memguard_native.cli.printing import shown, table
+    from memguard_native.cli.printing import learnt_in_words, shown, table
 
     if is_detailed:
         (breaker,) = found["breakers"]
@@ -185,8 +185,10 @@ def _page(found: dict[str, Any], is_detailed: bool) -> str:
             "yes" if one["is_alive"] else "no",
             str(one["generation"]),
             f"{one['heartbeat_age']:.0f} s",
+            str(one["requests_of_generation"]),
             _private_mb(one["history"]),
             str(len(one["history"])),
+            learnt_in_words(one),
         ]
         for one in found["workers"]
     ]
@@ -206,7 +208,20 @@ def _page(found: dict[str, Any], is_detailed: bool) -> str:
                 ],
                 breakers,
             ),
-            table(["SLOT", "PID", "ALIVE", "OWNERS", "BEAT", "PRIVATE MB", "SAMPLES"], workers),
+            table(
+                [
+                    "SLOT",
+                    "PID",
+                    "ALIVE",
+                    "OWNERS",
+                    "BEAT",
+                    "REQUESTS",
+                    "PRIVATE MB",
+                    "SAMPLES",
+                    "LEARNT",
+                ],
+                workers,
+            ),
         )
     )
 

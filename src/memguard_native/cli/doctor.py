@@ -150,6 +150,8 @@ def _of_usable(segment: Segment) -> Finding:
             "slot": one["slot"],
             "pid": one["pid"],
             "is_alive": one["is_alive"] if is_known else None,
+            "generation": one["generation"],
+            "learnt": one["learnt"],
         }
         for one in segment.core.workers()
         if one["pid"] is not None
@@ -163,10 +165,7 @@ def _of_usable(segment: Segment) -> Finding:
         "creator": header["creator"],
         "repairs": header["repairs"],
     }
-    told = [
-        f"{one['pid']} in slot {one['slot']}{' (dead)' if one['is_alive'] is False else ''}"
-        for one in owners
-    ]
+    told = [f"{one['pid']} in slot {one['slot']}{_remarks(one)}" for one in owners]
     made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(header["created"]))
     text = (
         f"{facts['breakers']} of {_core.SEGMENT_BREAKERS} breakers; owners: "
@@ -182,6 +181,15 @@ def _of_usable(segment: Segment) -> Finding:
     elif not any(one["is_alive"] for one in owners):
         cure = "nobody uses it: memguard doctor --clean removes it"
     return Finding(str(segment.path), text, cure, facts=facts)
+
+
+def _remarks(owner: dict[str, Any]) -> str:
+    from memguard_native.cli.printing import learnt_in_words
+
+    remarks = ["dead"] if owner["is_alive"] is False else []
+    if owner["learnt"] is not None and owner["learnt"]["state"] == "alert":
+        remarks.append(learnt_in_words(owner))
+    return f" ({', '.join(remarks)})" if remarks else ""
 
 
 def _of_left_overs() -> list[Finding]:

@@ -1,19 +1,22 @@
-"""Memory samples that outlive the process: kept in its slot of the segment, for a successor.
+"""What outlives the process: its samples and what it has learnt, kept in its slot of the segment.
 
 A slot keeps the newest 512 samples of all its owners, so a worker that takes over finds how its
-predecessor grew, and how it ended.
+predecessor grew, and how it ended; `learnt` has what that one made of it.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from memguard_native import _core
 from memguard_native.errors import SegmentUnavailableError
+from memguard_native.memory.learnt import Learnt, find_learnt, keep_learnt
 from memguard_native.memory.sample import MemorySample
+
+if TYPE_CHECKING:
+    from memguard_native.segment import Segment
 
 logger = logging.getLogger("memguard_native.memory")
 
@@ -27,8 +30,49 @@ class HistoryEntry(NamedTuple):
     """Counts the owners of the slot, from 1."""
 
 
-def keeper(namespace: str | None) -> Callable[[MemorySample], object] | None:
-    """What keeps a sample in this process's slot; None, with a warning, if there is no segment.
+class Keeper:
+    """Writes into the slot of this process, and reads what others have left. One thread at a time.
+
+    A process without a slot keeps nothing.
+    """
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+        self._requests = 0
+
+    def __call__(self, sample: MemorySample) -> None:
+        """Keep a sample."""
+        self._mapped.push_sample(sample)
+
+    def keep_learnt(self, learnt: Learnt) -> None:
+        """Keep what this process has learnt, for a successor. Raises ValueError."""
+        keep_learnt(self._mapped, learnt)
+
+    def find_learnt(self) -> Learnt | None:
+        """What a predecessor has learnt, if there was one; ask before anything is kept."""
+        return find_learnt(self._mapped)
+
+    def tell_requests(self, total: int) -> None:
+        """So many requests were served by this process so far."""
+        # In the child of a fork they begin anew.
+        before = self._requests if total >= self._requests else 0
+        self._requests = total
+        if total > before:
+            self._mapped.add_requests(total - before)
+
+    def tell_limit(self, limit_bytes: int | None) -> None:
+        """This is what memory of this process will run into; None: not known."""
+        self._mapped.set_memory_limit(limit_bytes)
+
+    @property
+    def _mapped(self) -> _core.Segment:
+        from memguard_native.segment import successor_of
+
+        return successor_of(self._segment).core
+
+
+def keeper(namespace: str | None) -> Keeper | None:
+    """What writes into this process's slot; None, with a warning, if there is no segment.
 
     Raises SegmentError: the shared file is somebody else's, or open to others.
     """
@@ -36,17 +80,12 @@ def keeper(namespace: str | None) -> Callable[[MemorySample], object] | None:
         if not sys.platform.startswith("linux"):
             problem, cure = "shared memory is for Linux so far", "keep scope='local' on this system"
             raise SegmentUnavailableError("scope='host'", problem, cure)
-        from memguard_native.segment import attach, successor_of
+        from memguard_native.segment import attach
 
-        segment = attach(namespace)
+        return Keeper(attach(namespace))
     except SegmentUnavailableError as error:
         logger.warning("memory history is not shared: %s", error)
         return None
-
-    def keep(sample: MemorySample) -> None:
-        successor_of(segment).core.push_sample(sample)
-
-    return keep
 
 
 def read_history(slot: int, namespace: str | None = None) -> list[HistoryEntry]:

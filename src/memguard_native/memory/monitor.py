@@ -27,6 +27,7 @@ from memguard_native.memory.explanation import Explanation, verdict_of
 from memguard_native.memory.gpu import GpuReader
 from memguard_native.memory.history import keeper
 from memguard_native.memory.limits import MemoryLimit, effective_limit
+from memguard_native.memory.load import Load
 from memguard_native.memory.probe import BlockCounter, Probe, default_probe
 from memguard_native.memory.response import Response
 from memguard_native.memory.sample import MemorySample
@@ -128,7 +129,9 @@ class MemoryMonitor:
         self._blocks = BlockCounter()
         self._gpu = GpuReader(gpu)
         self._keep = keeper(namespace) if scope == "host" else None
-        self._probe = default_probe() if probe is None else probe
+        self.load = Load()
+        """What this process has to do, told by the program; see `memory.load`."""
+        self._probe = default_probe(self.load.gauge) if probe is None else probe
         self._by_hand = self._new_probe_feed()
         self._starting = threading.RLock()
         self._watch = self._new_watch()
@@ -239,7 +242,7 @@ class MemoryMonitor:
 
     def _new_feed(self) -> Feed:
         if _core.HAS_NATIVE_PROBE and self._config.probe is None and self._config.clock is None:
-            return NativeFeed(self._config.interval)
+            return NativeFeed(self._config.interval, self.load.gauge)
         return self._new_probe_feed()
 
     def _new_probe_feed(self) -> ProbeFeed:

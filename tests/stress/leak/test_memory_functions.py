@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import mmap
 import os
 from collections.abc import Callable
 
@@ -11,11 +12,13 @@ import pytest
 
 from memguard_native._core import (
     HAS_ALLOCATION_PROFILE,
+    SEGMENT_BYTES,
     CallBudget,
     LoadGauge,
     Probe,
     RingBuffer,
     Sampler,
+    Segment,
     allocator_name,
     forget_allocation_profile,
     malloc_trim,
@@ -25,7 +28,9 @@ from memguard_native._core import (
 )
 from memguard_native.memory.evidence import EvidenceCollector
 from memguard_native.memory.gpu import GpuReader
+from memguard_native.memory.learnt import Learnt, find_learnt, keep_learnt, learnt_of
 from memguard_native.memory.limits import effective_limit
+from memguard_native.memory.load import Load
 from memguard_native.memory.monitor import MemoryMonitor
 from memguard_native.memory.probe import BlockCounter, NativeProbe, PsutilProbe, memory_footprint
 from memguard_native.memory.surroundings import read_surroundings
@@ -42,6 +47,20 @@ PROBE, RING, SAMPLER, BUDGET = (
 NATIVE, PSUTIL = NativeProbe(), PsutilProbe()
 NOWHERE, GAUGE, BLOCKS, GPU = Probe(root="/nowhere"), LoadGauge(), BlockCounter(), GpuReader()
 MONITOR = MemoryMonitor(window=3, probe=FakeProbe(ManualClock()))
+LOAD = Load()
+
+
+def segment() -> Segment:
+    """One that no other process has."""
+    mapped = mmap.mmap(-1, SEGMENT_BYTES)
+    Segment.format(mapped, boot_id=bytes(16), time_namespace=1, pid_namespace=2, random_id=3)
+    made = Segment(mapped)
+    made.claim_slot(2)
+    return made
+
+
+SEGMENT = segment()
+LEARNT = Learnt(state="alert", cause="mmap", rate_mb_per_hour=12.0, requests=7)
 
 
 def refused(call: Callable[[], object]) -> None:
@@ -61,6 +80,12 @@ def life_of_a_monitor() -> None:
     monitor = MemoryMonitor()
     monitor.start()
     monitor.stop()
+
+
+def track() -> None:
+    with LOAD.track(2.0) as tracked:
+        tracked.add(3.0)
+    LOAD.requests.add()
 
 
 def life_of_a_profile() -> None:
@@ -102,6 +127,18 @@ CASES: dict[str, tuple[Callable[[], object], int]] = {
     "samples of a sampler": (lambda: SAMPLER.samples_after(0), 5000),
     "failures of a sampler": (SAMPLER.failures, 20000),
     "wait that ends at once": (lambda: SAMPLER.wait_for_sample(0, 0.0), 5000),
+    "learnt": (lambda: (keep_learnt(SEGMENT, LEARNT), learnt_of(SEGMENT, 0)), 5000),
+    "learnt that is refused": (
+        lambda: refused(lambda: keep_learnt(SEGMENT, Learnt(state="panic"))),
+        5000,
+    ),
+    "predecessor": (lambda: find_learnt(SEGMENT), 3000),
+    "requests and limit": (
+        lambda: (SEGMENT.add_requests(1), SEGMENT.set_memory_limit(1)),
+        20000,
+    ),
+    "load": (track, 10000),
+    "life of a load": (Load, 5000),
     "life of a monitor": (life_of_a_monitor, 200),
     "tick": (MONITOR.tick, 5000),
     "snapshot of a monitor": (MONITOR.snapshot, 5000),

@@ -15,6 +15,7 @@ from memguard_native import CircuitBreaker, MemoryMonitor, State
 from memguard_native import segment as segments
 from memguard_native.breaker import events
 from memguard_native.cli.main import main
+from memguard_native.memory.learnt import Learnt, keep_learnt
 from memguard_native.segment import attach, path_of
 from memguard_native.testing import FakeProbe, ManualClock
 
@@ -45,7 +46,7 @@ def test_breakers_and_workers_are_shown(breaker, capsys):
     )
     assert workers.split()[:3] == ["SLOT", "PID", "ALIVE"]
     assert worker.split()[2:4] == ["yes", "1"]
-    assert worker.split()[-2:] == ["100.0", "1"]
+    assert worker.split()[-4:] == ["0", "100.0", "1", "-"]
 
 
 def test_looking_writes_nothing(breaker, capsys):
@@ -118,6 +119,29 @@ def test_json_has_the_memory_history_of_workers(capsys):
     (sample,) = worker["history"]
     assert {"monotonic_ns", "wall_ns", "rss_bytes", "private_bytes"} <= sample.keys()
     assert (sample["pid"], sample["generation"]) == (os.getpid(), 1)
+
+
+def test_json_and_page_have_what_a_worker_has_learnt(capsys):
+    core = attach().core
+    core.add_requests(41)
+    keep_learnt(core, Learnt(state="alert", rate_mb_per_hour=12.0, mb_per_1000_requests=0.5))
+    assert main(["breakers", "--json"]) == 0
+    (worker,) = json.loads(capsys.readouterr().out)["workers"]
+    assert (worker["learnt"]["state"], worker["learnt"]["rate_mb_per_hour"]) == ("alert", 12.0)
+    main(["breakers"])
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert row.endswith("alert, 12.0 MB/h, 0.5 MB/1000 requests")
+    assert row.split()[6] == "41"
+
+
+def test_what_an_owner_before_has_learnt_is_told_as_its_own(capsys):
+    core = attach().core
+    keep_learnt(core, Learnt(state="alert", cause="mmap", rate_mb_per_hour=12.0))
+    core.release_slot()
+    core.claim_slot(os.stat("/proc/self/ns/pid").st_ino)
+    main(["breakers"])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith("alert, 12.0 MB/h, mmap, of an owner before")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import pytest
 from memguard_native import CircuitBreaker, _core
 from memguard_native import segment as segments
 from memguard_native.cli.main import main
+from memguard_native.memory.learnt import Learnt, keep_learnt
 from memguard_native.segment import attach, path_of
 
 WORKER = """
@@ -64,10 +65,24 @@ def test_programs_are_told_the_facts(killed, capsys):
     (_, finding, _) = findings(capsys)[1]["findings"]
     facts = finding["facts"]
     (owner,) = facts.pop("owners")
-    assert owner == {"slot": 0, "pid": facts["creator"], "is_alive": False}
+    assert owner == {
+        "slot": 0,
+        "pid": facts["creator"],
+        "is_alive": False,
+        "generation": 1,
+        "learnt": None,
+    }
     assert (facts["namespace"], facts["breakers"], facts["repairs"]) == ("killed", 0, 0)
     assert facts["bytes"] == killed.stat().st_size
     assert facts["created"] == pytest.approx(time.time(), abs=60)
+
+
+def test_what_an_owner_has_learnt_is_told(capsys):
+    learnt = Learnt(state="alert", cause="mmap", rate_mb_per_hour=23.44)
+    keep_learnt(attach().core, learnt)
+    (_, finding, *_) = findings(capsys)[1]["findings"]
+    assert f"owners: {os.getpid()} in slot 0 (alert, 23.4 MB/h, mmap); " in finding["text"]
+    assert finding["facts"]["owners"][0]["learnt"]["rate_mb_per_hour"] == 23.44
 
 
 def test_a_segment_without_living_owners_is_told_and_removed(killed, capsys):
