@@ -132,7 +132,7 @@ def test_a_child_learns_anew():
         in_child(check)
         monitor.stop()
         """,
-        "monitor = MemoryMonitor(0.01, 3, threshold_mb_per_hour=1e9)",
+        "monitor = MemoryMonitor(0.01, 3, threshold_mb_per_hour=1e9, rule='window')",
     )
 
 

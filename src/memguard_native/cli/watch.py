@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from memguard_native.memory.foreign import ForeignProbe
     from memguard_native.memory.sample import MemorySample
-    from memguard_native.memory.watch import MonitorSnapshot, Watch
+    from memguard_native.memory.snapshot import MonitorSnapshot
+    from memguard_native.memory.watch import Watch
 
 _SCHEMA = 1
 _LEAK = 3

@@ -36,6 +36,8 @@ class Forecast:
     """What it will reach."""
     limit_source: str
     """Whose limit that is: "cgroup", "rlimit", "config" or "host"."""
+    inherited: bool = False
+    """Whether the rate is that of the process before this one, and not yet measured here."""
 
     def to_dict(self) -> dict[str, object]:
         """All fields under their names; None for what is infinite, which JSON does not know."""

@@ -111,6 +111,11 @@ class Detector:
         self._judge(room_mb)
         return True
 
+    def believe(self, leak: Leak) -> None:
+        """Believe in a leak that somebody else has proved, until it is over."""
+        self.leak = leak
+        self._last_candidate = self.series.minute
+
     def forget(self) -> None:
         """Believe in no leak any more, and want it proved anew: memory was given back."""
         self._votes.clear()

@@ -8,8 +8,9 @@ from __future__ import annotations
 from memguard_native.memory.alert import Alert, Forecast, Suspect
 from memguard_native.memory.attribution import Attribution, attribute
 from memguard_native.memory.detector import Detector, Leak
-from memguard_native.memory.floor import FloorGrowth, measure_floor
+from memguard_native.memory.floor import measure_floor
 from memguard_native.memory.forecast import forecast
+from memguard_native.memory.inheritance import InheritanceState, InheritanceVerdict
 from memguard_native.memory.limits import MemoryLimit
 from memguard_native.memory.sample import MemorySample
 from memguard_native.memory.window import Growth
@@ -68,31 +69,48 @@ def suspect_of_trend(detector: Detector, sample: MemorySample, number: int) -> S
     return Suspect(sample=number, at=sample.wall_ns / 1e9, rate_mb_per_hour=rate)
 
 
-def expect_limit(detector: Detector, limit: MemoryLimit, room_mb: float) -> Forecast | None:
+def expect_limit(
+    detector: Detector, limit: MemoryLimit, room_mb: float, inherited: InheritanceVerdict
+) -> Forecast | None:
     """When memory reaches its limit if it goes on as it does in the leak, or in the trend of the
-    last hour; None if it does neither.
+    last hour, or as in the process before this one; None if there is nothing of these.
     """
     leak = detector.leak
-    growth: FloorGrowth | None
+    window = _TREND_MINUTES
+    is_inherited = False
     if leak is not None and leak.signal != "gpu":
-        growth, window = leak.growth, leak.window_minutes
+        window = leak.window_minutes
+        rate, low, high = leak.growth[:3]
     elif detector.trend_mb_per_hour is not None:
-        window = _TREND_MINUTES
         growth = measure_floor(detector.series.column("private"), window)
+        if growth is None:
+            return None
+        rate, low, high = growth[:3]
+    elif inherited.state is InheritanceState.inherited:
+        is_inherited = True
+        rate = inherited.rate_mb_per_hour or 0.0
+        low, high = inherited.rate_low_mb_per_hour or 0.0, inherited.rate_high_mb_per_hour or 0.0
     else:
-        return None
-    if growth is None:
         return None
     return forecast(
         room_mb=room_mb,
         peak_above_mb=detector.peak_above_mb(),
         floor_below_mb=detector.floor_below_mb(window),
-        rate_mb_per_hour=growth.rate_mb_per_hour,
-        rate_low_mb_per_hour=growth.rate_low_mb_per_hour,
-        rate_high_mb_per_hour=growth.rate_high_mb_per_hour,
+        rate_mb_per_hour=rate,
+        rate_low_mb_per_hour=low,
+        rate_high_mb_per_hour=high,
         limit_bytes=limit.bytes,
         limit_source=limit.source,
+        inherited=is_inherited,
     )
+
+
+def leak_of_predecessor(verdict: InheritanceVerdict) -> Leak | None:
+    """The leak that this process has, as the one before it had, once that is confirmed."""
+    if verdict.growth is None or verdict.window_minutes is None:
+        return None
+    signal = "private" if verdict.cause == "fragmentation" else "live"
+    return Leak(signal, verdict.window_minutes, verdict.growth, near_limit=False)
 
 
 def parts_of_growth(detector: Detector) -> dict[str, float]:

@@ -27,13 +27,14 @@ def forecast(
     rate_high_mb_per_hour: float,
     limit_bytes: int,
     limit_source: str,
+    inherited: bool = False,
 ) -> Forecast:
     """Args:
     room_mb: from what is in use now to the limit.
     peak_above_mb: how far the highest value of the last hour is above what is in use now.
     floor_below_mb: how far the retained floor is below it.
     rate_mb_per_hour: how fast memory grows; the low and the high one are its interval.
-    limit_bytes, limit_source: told as they are.
+    limit_bytes, limit_source, inherited: told as they are.
     """
     return Forecast(
         seconds=_time(room_mb, rate_mb_per_hour),
@@ -41,6 +42,7 @@ def forecast(
         latest_seconds=_time(room_mb + floor_below_mb, rate_low_mb_per_hour),
         limit_bytes=limit_bytes,
         limit_source=limit_source,
+        inherited=inherited,
     )
 
 

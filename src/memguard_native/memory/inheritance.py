@@ -88,6 +88,9 @@ class InheritanceVerdict:
     """The same as a sentence; empty for none."""
 
 
+NOTHING_INHERITED = InheritanceVerdict(state=InheritanceState.none)
+
+
 class Inheritance:
     """The inheritance of one process. One thread at a time."""
 
@@ -123,7 +126,7 @@ class Inheritance:
 
 def _first_verdict(learnt: Learnt | None) -> InheritanceVerdict:
     if learnt is None or learnt.state != "alert" or not learnt.rate_mb_per_hour:
-        return InheritanceVerdict(state=InheritanceState.none)
+        return NOTHING_INHERITED
     rate = learnt.rate_mb_per_hour
     return InheritanceVerdict(
         state=InheritanceState.inherited,

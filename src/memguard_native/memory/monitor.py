@@ -14,26 +14,24 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memguard_native import _core
 from memguard_native.memory.action_policy import ActionPolicy
 from memguard_native.memory.actions import ActionRecord
-from memguard_native.memory.advice import advise
 from memguard_native.memory.alert import Alert, MemoryState
 from memguard_native.memory.config import DEFAULT_WARM_UP, MonitorConfig
-from memguard_native.memory.effects import circumstances_of
-from memguard_native.memory.explanation import Explanation, verdict_of
-from memguard_native.memory.gpu import GpuReader
 from memguard_native.memory.history import keeper
-from memguard_native.memory.limits import MemoryLimit, effective_limit
 from memguard_native.memory.load import Load
-from memguard_native.memory.probe import BlockCounter, Probe, default_probe
-from memguard_native.memory.response import Response
+from memguard_native.memory.probe import Probe, default_probe
 from memguard_native.memory.sample import MemorySample
 from memguard_native.memory.sampler import Feed, NativeFeed, ProbeFeed, SamplerThread
+from memguard_native.memory.snapshot import MonitorSnapshot
 from memguard_native.memory.surroundings import VARIABLE, read_surroundings
-from memguard_native.memory.watch import MonitorSnapshot, Watch
+
+if TYPE_CHECKING:
+    from memguard_native.memory.explanation import Explanation
+    from memguard_native.memory.run import Run
 
 logger = logging.getLogger("memguard_native.memory")
 
@@ -62,6 +60,8 @@ class MemoryMonitor:
         on_action: called with an `ActionRecord` for every action that was taken.
         on_recycle: called with an `Alert` when this process is to be replaced.
         log_samples: log every sample at INFO; alerts are logged at WARNING anyway.
+        load: called with every sample, returns what is in flight; default what `monitor.load` is
+            told.
         gpu: "auto" watches the memory of the GPUs as well, by torch or by the extra `gpu`.
         minute_s: seconds that stand for a minute; default 60. Less is for tests in time lapse.
         probe: where samples come from, for tests; default the best of this system.
@@ -94,6 +94,7 @@ class MemoryMonitor:
         on_action: Callable[[ActionRecord], object] | None = None,
         on_recycle: Callable[[Alert], object] | None = None,
         log_samples: bool = False,
+        load: Callable[[], float] | None = None,
         gpu: str | None = None,
         minute_s: float = 60.0,
         probe: Probe | None = None,
@@ -115,6 +116,7 @@ class MemoryMonitor:
             on_action=on_action,
             on_recycle=on_recycle,
             log_samples=log_samples,
+            load=load,
             gpu=gpu,
             minute_s=minute_s,
             probe=probe,
@@ -122,19 +124,17 @@ class MemoryMonitor:
             scope=scope,
             namespace=namespace,
         )
-        # What a probe of the user's finds may be of anything.
-        self._is_of_this_process = probe is None
-        self._environ = {VARIABLE: os.environ.get(VARIABLE, "")}
-        read_surroundings(self._environ)  # raises now if it is no size, and not in the thread
-        self._blocks = BlockCounter()
-        self._gpu = GpuReader(gpu)
+        self._environ: dict[str, str] | None = None
+        if probe is None:  # what a probe of the user's finds may be of anything
+            self._environ = {VARIABLE: os.environ.get(VARIABLE, "")}
+            read_surroundings(self._environ)  # raises now if it is no size, and not in the thread
         self._keep = keeper(namespace) if scope == "host" else None
         self.load = Load()
         """What this process has to do, told by the program; see `memory.load`."""
         self._probe = default_probe(self.load.gauge) if probe is None else probe
         self._by_hand = self._new_probe_feed()
         self._starting = threading.RLock()
-        self._watch = self._new_watch()
+        self._run: Run | None = None
         self._thread: SamplerThread | None = None
 
     @property
@@ -145,33 +145,19 @@ class MemoryMonitor:
 
     @property
     def state(self) -> MemoryState:
-        """The verdict on the newest samples: learning, steady or alert."""
-        return self._watch.latest.state
+        """The verdict on the newest samples."""
+        return self.snapshot().state
 
     def snapshot(self) -> MonitorSnapshot:
         """What is known now: state, samples, growth. Never blocks."""
         feed = self._thread or self._by_hand
-        return dataclasses.replace(self._watch.latest, probe_failures=feed.failures)
+        latest = MonitorSnapshot() if self._run is None else self._run.watch.latest
+        return dataclasses.replace(latest, probe_failures=feed.failures)
 
     def explain(self) -> Explanation:
         """All that is known now: verdict, cause, forecast, what each window says, evidence, what
         was done, and advice. `str()` of it is a page, `to_dict()` is for JSON."""
-        watch, response = self._watch, self._response
-        latest = watch.latest
-        alert = latest.alert
-        return Explanation(
-            state=latest.state,
-            alert=alert,
-            suspect=latest.suspect,
-            forecast=latest.forecast,
-            limit=latest.limit,
-            parts_mb_per_hour=watch.parts_mb_per_hour,
-            per_load_mb=watch.detector.per_load_mb,
-            scales=tuple(verdict_of(*said) for said in watch.detector.said),
-            evidence=response.evidence,
-            actions=response.records,
-            advice=() if alert is None else tuple(advise(circumstances_of(alert))),
-        )
+        return self._latest_run().explain()
 
     def start(self) -> None:
         """Start sampling, at once and in state "learning"; nothing happens if it runs already.
@@ -184,9 +170,9 @@ class MemoryMonitor:
         with self._starting:
             if self.running:
                 return
-            watch = self._new_watch()
-            thread = SamplerThread(self._new_feed(), self._observer_of(watch))
-            self._watch, self._thread = watch, thread
+            run = self._new_run()
+            thread = SamplerThread(self._new_feed(), run.observe)
+            self._run, self._thread = run, thread
             _running[thread] = self
             try:
                 thread.start()
@@ -204,7 +190,8 @@ class MemoryMonitor:
         if thread is not None:
             thread.stop()
             _running.pop(thread, None)
-            self._response.close()
+            if self._run is not None:
+                self._run.close()
 
     def tick(self) -> None:
         """Take one sample now, on this thread: for tests, and for who has a scheduler of his own.
@@ -213,32 +200,20 @@ class MemoryMonitor:
         """
         if self.running:
             raise RuntimeError("tick() is for a monitor that is not running")
-        observe = self._observer_of(self._watch)
+        run = self._latest_run()
         for sample in self._by_hand.take():
-            observe(sample)
+            run.observe(sample)
 
-    def _new_watch(self) -> Watch:
-        self._response = Response(self._config, self._probe, lambda: None)
-        find_limit = self._find_limit if self._is_of_this_process else None
-        return Watch(self._config, find_limit=find_limit, responder=self._response)
+    def _latest_run(self) -> Run:
+        if self._run is None:
+            self._run = self._new_run()
+        return self._run
 
-    def _find_limit(self, sample: MemorySample) -> MemoryLimit | None:
-        surroundings = read_surroundings(self._environ)
-        return effective_limit(sample, surroundings, limit_bytes=self._config.limit_bytes)
+    def _new_run(self) -> Run:
+        # Here and not above: numpy starts threads, and a process that will fork is to have none.
+        from memguard_native.memory.run import Run
 
-    def _complete(self, sample: MemorySample) -> MemorySample:
-        """With what needs the GIL."""
-        return sample._replace(python_blocks=self._blocks.read(), gpu_bytes=self._gpu.read())
-
-    def _observer_of(self, watch: Watch) -> Callable[[MemorySample], None]:
-        def observe(sample: MemorySample) -> None:
-            if self._is_of_this_process:
-                sample = self._complete(sample)
-            if self._keep is not None:
-                self._keep(sample)  # first: a callback of the user's may take long
-            watch.observe(sample)
-
-        return observe
+        return Run(self._config, self._probe, self.load, self._keep, self._environ)
 
     def _new_feed(self) -> Feed:
         if _core.HAS_NATIVE_PROBE and self._config.probe is None and self._config.clock is None:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 
 from memguard_native.memory.alert import Alert, MemoryState
+from memguard_native.memory.inheritance import InheritanceVerdict
 from memguard_native.memory.sample import MemorySample
 from memguard_native.memory.window import Growth
 from memguard_native.memory.wording import cause_of, forecast_text, rate_of, size
@@ -65,6 +66,20 @@ def log_state(state: MemoryState, rate_mb_per_hour: float | None) -> None:
         state,
         rate,
         extra={"memory_state": str(state), "rate_mb_per_hour": rate_mb_per_hour},
+    )
+
+
+def log_inheritance(verdict: InheritanceVerdict) -> None:
+    """A line when it is known what becomes of the leak of the process before this one: at WARNING
+    if replacing the process does not cure it."""
+    logger.log(
+        logging.WARNING if verdict.recycling_cures is False else logging.INFO,
+        "memory: %s",
+        verdict.text,
+        extra={
+            "inheritance_state": str(verdict.state),
+            "recycling_cures": verdict.recycling_cures,
+        },
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from memguard_native.memory.alert import Alert, Forecast, MemoryState, Suspect
@@ -19,44 +18,17 @@ from memguard_native.memory.findings import (
     alert_of_leak,
     alert_of_window,
     expect_limit,
+    leak_of_predecessor,
     parts_of_growth,
     suspect_of_trend,
 )
+from memguard_native.memory.inheritance import Inheritance
+from memguard_native.memory.learnt import Learnt
 from memguard_native.memory.limits import MemoryLimit, room_bytes
 from memguard_native.memory.sample import BYTES_PER_MB, MemorySample
-from memguard_native.memory.telling import Callback, log_sample, log_state
-from memguard_native.memory.window import Growth, WindowRule
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MonitorSnapshot:
-    """What a monitor knows at one instant."""
-
-    state: MemoryState = MemoryState.learning
-    samples: tuple[MemorySample, ...] = ()
-    """The newest `window` samples that say something, oldest first."""
-    sample_count: int = 0
-    """Samples since the start."""
-    growth: Growth | None = None
-    """The growth over the window; None while the window says too little for a verdict."""
-    alert: Alert | None = None
-    """The alert that is raised and not cleared yet; if two rules have one, that of the floor."""
-    suspect: Suspect | None = None
-    """The suspicion that is raised and not cleared yet."""
-    forecast: Forecast | None = None
-    """When memory reaches its limit; None without a suspicion, an alert or a limit."""
-    limit: MemoryLimit | None = None
-    """What memory will run into."""
-    callback_errors: int = 0
-    """How many times a callback raised."""
-    probe_failures: int = 0
-    """How many times a sample, or a part of it, could not be read."""
-
-    @property
-    def rate_mb_per_hour(self) -> float | None:
-        """How fast memory grows: the rate of the alert or of the suspicion, else of `growth`."""
-        raised = self.alert or self.suspect or self.growth
-        return None if raised is None else raised.rate_mb_per_hour
+from memguard_native.memory.snapshot import MonitorSnapshot
+from memguard_native.memory.telling import Callback, log_inheritance, log_sample, log_state
+from memguard_native.memory.window import WindowRule
 
 
 class Responder(Protocol):
@@ -75,7 +47,8 @@ class Watch:
     """One run of a monitor with this configuration.
 
     `find_limit` tells what memory will run into, default the configured limit alone; `responder`
-    does something about alerts and suspicions: `memory.response`, default nothing.
+    does something about alerts and suspicions: `memory.response`, default nothing; `learnt` is what
+    the process before this one has left.
     """
 
     def __init__(
@@ -84,6 +57,7 @@ class Watch:
         *,
         find_limit: Callable[[MemorySample], MemoryLimit | None] | None = None,
         responder: Responder | None = None,
+        learnt: Learnt | None = None,
     ) -> None:
         self._config = config
         self._find_limit = self._configured_limit if find_limit is None else find_limit
@@ -99,6 +73,7 @@ class Watch:
             interval=config.interval,
             minute_s=config.minute_s,
         )
+        self._inheritance = Inheritance(learnt)
         self._on_sample = Callback("on_sample", config.on_sample)
         self.latest = MonitorSnapshot()
         self.alerts: tuple[Alert, ...] = ()
@@ -119,9 +94,10 @@ class Watch:
         if self._config.rule != "window":
             room = None if limit is None else room_bytes(sample, limit)
             room_mb = None if room is None else room / BYTES_PER_MB
-            self.detector.add(sample, room_mb=room_mb)
+            if self.detector.add(sample, room_mb=room_mb):
+                self._inherit()
             if limit is not None and room_mb is not None:
-                expected = expect_limit(self.detector, limit, room_mb)
+                expected = expect_limit(self.detector, limit, room_mb, self._inheritance.verdict)
             self._judge_floor(sample, number, expected)
         if self._config.rule != "floor":
             self._judge_window(sample, number)
@@ -134,6 +110,7 @@ class Watch:
             suspect=self._suspect(),
             forecast=expected,
             limit=limit,
+            inherited=self._inheritance.verdict,
             callback_errors=before.callback_errors,
         )
         if self.latest.state in (MemoryState.suspect, MemoryState.alert):
@@ -154,6 +131,16 @@ class Watch:
         """Memory was given back: the leak has to be proved anew."""
         self.detector.forget()
         self._clear("floor", self.latest.sample_count - 1)
+
+    def _inherit(self) -> None:
+        before = self._inheritance.verdict
+        verdict = self._inheritance.observe(self.detector.series)
+        if verdict.state is before.state:
+            return
+        log_inheritance(verdict)
+        leak = leak_of_predecessor(verdict)
+        if leak is not None and self.detector.leak is None:
+            self.detector.believe(leak)
 
     def _judge_floor(self, sample: MemorySample, number: int, expected: Forecast | None) -> None:
         leak = self.detector.leak

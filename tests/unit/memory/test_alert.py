@@ -44,6 +44,7 @@ def test_a_forecast_without_an_end_is_null_in_json():
         "latest_seconds": None,
         "limit_bytes": 2**30,
         "limit_source": "cgroup",
+        "inherited": False,
     }
 
 

@@ -19,6 +19,7 @@ def sample(minute, live_mb, *, free_mb=0.0, load=None):
         monotonic_ns=round(minute * 60e9),
         wall_ns=0,
         anon_bytes=round((live_mb + free_mb) * MB),
+        malloc_in_use_bytes=0,
         malloc_free_bytes=round(free_mb * MB),
         load=load,
     )

@@ -1,0 +1,113 @@
+"""`Run`: one run of a monitor of this process: samples in; verdict, response and inheritance out.
+
+From a start to a stop, so that what was concluded before it has no part in it. One thread at a time
+observes; `watch.latest` and what else is immutable may be read by any.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from memguard_native.memory.advice import advise
+from memguard_native.memory.config import MonitorConfig
+from memguard_native.memory.effects import circumstances_of
+from memguard_native.memory.explanation import Explanation, verdict_of
+from memguard_native.memory.gpu import GpuReader
+from memguard_native.memory.history import Keeper
+from memguard_native.memory.leaving import Leaving
+from memguard_native.memory.limits import MemoryLimit, effective_limit
+from memguard_native.memory.load import Load
+from memguard_native.memory.probe import BlockCounter, Probe
+from memguard_native.memory.response import Response
+from memguard_native.memory.sample import MemorySample
+from memguard_native.memory.surroundings import read_surroundings
+from memguard_native.memory.watch import Watch
+
+logger = logging.getLogger("memguard_native.memory")
+
+
+class Run:
+    """One run.
+
+    Args:
+        config: what the monitor was told.
+        probe: measures what an action gives back.
+        load: what this process has in flight.
+        keep: writes into the slot of this process; None: nothing outlives it.
+        environ: where MEMGUARD_LIMIT is, for limits of the system; None: they are not for the
+            memory that is watched.
+    """
+
+    def __init__(
+        self,
+        config: MonitorConfig,
+        probe: Probe,
+        load: Load,
+        keep: Keeper | None,
+        environ: Mapping[str, str] | None,
+    ) -> None:
+        self._config = config
+        self._keep = keep
+        self._environ = environ
+        self._read_load = config.load
+        self._load_failures = 0
+        self._blocks = BlockCounter()
+        self._gpu = GpuReader(config.gpu)
+        self._leave = None if keep is None else Leaving(keep, load, config)
+        self.response = Response(config, probe, load.idle_seconds)
+        self.watch = Watch(
+            config,
+            find_limit=None if environ is None else self._find_limit,
+            responder=self.response,
+            learnt=None if keep is None else keep.find_learnt(),
+        )
+
+    def observe(self, sample: MemorySample) -> None:
+        """Take the next sample."""
+        if self._config.probe is None:  # what a probe of the user's finds may be of anything
+            sample = sample._replace(python_blocks=self._blocks.read(), gpu_bytes=self._gpu.read())
+        if self._read_load is not None:
+            sample = sample._replace(load=self._asked_load())
+        if self._keep is not None:
+            self._keep(sample)  # first: a callback of the user's may take long
+        self.watch.observe(sample)
+        if self._leave is not None:
+            self._leave(self.watch)
+
+    def explain(self) -> Explanation:
+        """All that is known now; any thread."""
+        watch, response = self.watch, self.response
+        latest = watch.latest
+        alert = latest.alert
+        return Explanation(
+            state=latest.state,
+            alert=alert,
+            suspect=latest.suspect,
+            forecast=latest.forecast,
+            limit=latest.limit,
+            parts_mb_per_hour=watch.parts_mb_per_hour,
+            per_load_mb=watch.detector.per_load_mb,
+            scales=tuple(verdict_of(*said) for said in watch.detector.said),
+            evidence=response.evidence,
+            actions=response.records,
+            advice=() if alert is None else tuple(advise(circumstances_of(alert))),
+        )
+
+    def close(self) -> None:
+        """Leave nothing behind in the process."""
+        self.response.close()
+
+    def _asked_load(self) -> float | None:
+        assert self._read_load is not None
+        try:
+            return float(self._read_load())
+        except Exception:
+            self._load_failures += 1
+            if self._load_failures == 1:
+                logger.exception("load() raised; further errors of it are only counted")
+            return None
+
+    def _find_limit(self, sample: MemorySample) -> MemoryLimit | None:
+        surroundings = read_surroundings(self._environ or {})
+        return effective_limit(sample, surroundings, limit_bytes=self._config.limit_bytes)
