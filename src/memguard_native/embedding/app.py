@@ -53,7 +53,7 @@ def create_app(
     Raises ConfigError, ModelError: the model cannot be found, or the backend cannot compute it.
     """
     service = EmbeddingService(config, load=load, breaker=breaker, on_change=on_change)
-    memory = monitor or MemoryMonitor(log_samples=True)
+    memory = monitor or MemoryMonitor(log_samples=True, load=lambda: service.tokens_in_flight)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

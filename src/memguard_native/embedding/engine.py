@@ -118,6 +118,12 @@ class Engine:
         stuck = busy_since is not None and self._clock() - busy_since > self._config.batch_timeout
         return self._thread.is_alive() and not stuck
 
+    @property
+    def tokens_in_flight(self) -> int:
+        """The tokens that wait, and those of the batch that is being computed."""
+        batch = self._batch
+        return self._queue.tokens + (0 if batch is None else batch.tokens)
+
     def submit(self, ticket: Ticket) -> None:
         """Queue `ticket` as a whole.
 

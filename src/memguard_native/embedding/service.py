@@ -117,6 +117,11 @@ class EmbeddingService:
         return self._engine.phase
 
     @property
+    def tokens_in_flight(self) -> int:
+        """The tokens that wait or are being computed."""
+        return self._engine.tokens_in_flight
+
+    @property
     def failure(self) -> Exception | None:
         """Why the service failed, if it did."""
         return self._engine.failure

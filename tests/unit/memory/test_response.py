@@ -1,0 +1,199 @@
+"""What a monitor does about what it finds, driven through its verdicts."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from memguard_native import ActionPolicy
+from memguard_native.memory.actions import Step
+from memguard_native.memory.alert import MemoryState
+from memguard_native.memory.monitor import MemoryMonitor
+from memguard_native.memory.response import Response
+from memguard_native.memory.sample import MemorySample
+
+MB = 2**20
+LOGGER = "memguard_native.memory"
+
+
+class Fragmenting:
+    """A probe of a process whose free memory grows, until it is trimmed."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.free_bytes = 0
+
+    def sample(self) -> MemorySample:
+        now_ns = round(self.clock.now() * 1e9)
+        return MemorySample(
+            now_ns,
+            now_ns,
+            anon_bytes=100 * MB + self.free_bytes,
+            malloc_in_use_bytes=50 * MB,
+            malloc_free_bytes=self.free_bytes,
+        )
+
+
+@pytest.fixture
+def grow(clock, probe):
+    def run(monitor: MemoryMonitor, mb_per_hour: float, minutes: int) -> None:
+        for _ in range(minutes):
+            monitor.tick()
+            probe.private_bytes += round(mb_per_hour / 60 * MB)
+            clock.advance(60)
+
+    return run
+
+
+def new(probe, clock, **settings) -> MemoryMonitor:
+    return MemoryMonitor(probe=probe, clock=clock, **{"evidence": False, **settings})
+
+
+def steps(monitor: MemoryMonitor) -> list[str]:
+    return [str(record.step) for record in monitor.explain().actions]
+
+
+def test_by_default_an_alert_is_logged_called_back_and_advised_on(probe, clock, grow):
+    monitor = new(probe, clock)
+    grow(monitor, 60, 200)
+    assert steps(monitor) == ["log", "callback", "advise"]
+
+
+def test_auto_asks_for_recycling_when_nothing_helps(probe, clock, grow):
+    asked = []
+    monitor = new(probe, clock, actions="auto", on_recycle=asked.append)
+    grow(monitor, 60, 200)
+    assert [alert.rule for alert in asked][:1] == ["floor"]
+    assert steps(monitor)[:5] == ["log", "callback", "collect", "advise", "recycle"]
+
+
+def test_dry_run_only_tells(probe, clock, grow):
+    asked = []
+    monitor = new(probe, clock, actions="dry-run", on_recycle=asked.append)
+    grow(monitor, 60, 200)
+    assert asked == []
+    assert [record.step for record in monitor.explain().actions if record.dry_run][:2] == [
+        Step.collect,
+        Step.recycle,
+    ]
+
+
+def test_every_action_is_told(probe, clock, grow):
+    told = []
+    monitor = new(probe, clock, actions="auto", on_action=told.append)
+    grow(monitor, 60, 200)
+    assert tuple(told) == monitor.explain().actions
+
+
+def test_a_window_alert_is_logged_and_called_back_and_nothing_more(probe, clock, grow):
+    asked = []
+    monitor = new(probe, clock, rule="window", actions="auto", on_recycle=asked.append)
+    grow(monitor, 600, 100)
+    assert steps(monitor) == ["log", "callback"]
+    assert asked == []
+
+
+def test_with_both_rules_each_alert_is_told_apart(probe, clock, grow):
+    alerts = []
+    monitor = new(probe, clock, rule="both", on_alert=alerts.append)
+    grow(monitor, 60, 200)
+    assert [alert.rule for alert in alerts] == ["window", "floor"]
+
+
+def test_a_window_alert_beside_the_floor_rule_makes_it_suspect_and_no_more(probe, clock, grow):
+    monitor = new(probe, clock, rule="both")
+    grow(monitor, 60, 12)
+    assert monitor.state is MemoryState.suspect
+    assert monitor.snapshot().alert.rule == "window"
+
+
+def test_a_trim_that_gives_the_growth_back_ends_the_alert(clock, monkeypatch):
+    probe = Fragmenting(clock)
+
+    def trim() -> bool:
+        probe.free_bytes = 0
+        return True
+
+    monkeypatch.setattr("memguard_native._core.malloc_trim", trim)
+    monitor = new(probe, clock, actions=ActionPolicy(trim=True))
+    while probe.free_bytes == 0 or monitor.state is not MemoryState.alert:
+        monitor.tick()
+        probe.free_bytes += MB
+        clock.advance(60)
+        if "trim" in steps(monitor):
+            break
+    snapshot = monitor.snapshot()
+    assert snapshot.alert is None
+    assert snapshot.state is not MemoryState.alert
+    (trimmed,) = [record for record in monitor.explain().actions if record.step is Step.trim]
+    assert trimmed.gave_back_bytes > 150 * MB
+
+
+def test_a_callback_that_raises_is_counted_and_logged_once(probe, clock, grow, caplog):
+    def fail(_alert):
+        raise ValueError("no such room")
+
+    monitor = new(probe, clock, on_alert=fail)
+    grow(monitor, 60, 200)
+    assert monitor.snapshot().callback_errors == 1
+    assert [record.message for record in caplog.records if record.exc_info] == [
+        "on_alert raised; further errors of it are only counted"
+    ]
+
+
+def test_evidence_begins_with_the_suspicion_and_is_in_the_alert(probe, clock, grow):
+    monitor = new(probe, clock, evidence=True)
+    grow(monitor, 60, 200)
+    report = monitor.snapshot().alert.evidence
+    assert report["complete"]
+    assert "census" in report
+    assert monitor.explain().evidence == report
+
+
+def test_without_suspicion_there_is_no_evidence(probe, clock, grow):
+    monitor = new(probe, clock, evidence=True)
+    grow(monitor, 0, 200)
+    assert monitor.explain().evidence is None
+
+
+def test_stop_ends_a_collection_of_evidence(probe, clock):
+    ended = []
+    response = Response(new(probe, clock)._config, probe, idle_seconds=lambda: None)
+    response._evidence = type("Collector", (), {"disarm": lambda self: ended.append(True)})()
+    response.close()
+    assert ended == [True]
+
+
+def test_an_alert_that_gets_urgent_is_raised_anew(probe, clock, grow):
+    alerts = []
+    monitor = new(probe, clock, limit_bytes=800 * MB, on_alert=alerts.append)
+    grow(monitor, 120, 300)
+    assert [alert.severity for alert in alerts] == ["warning", "critical"]
+    assert alerts[1].forecast.limit_source == "config"
+
+
+def test_the_load_that_a_function_tells_is_in_the_samples(probe, clock):
+    monitor = new(probe, clock, load=lambda: 7)
+    monitor.tick()
+    assert monitor.snapshot().samples[-1].load == 7.0
+
+
+def test_a_load_function_that_raises_leaves_the_load_unknown(probe, clock, caplog):
+    def fail() -> float:
+        raise ValueError("not yet")
+
+    monitor = new(probe, clock, load=fail)
+    monitor.tick()
+    monitor.tick()
+    assert monitor.snapshot().samples[-1].load is None
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+
+
+def test_a_line_tells_each_change_of_state(probe, clock, grow, caplog):
+    caplog.set_level(logging.INFO, LOGGER)
+    grow(new(probe, clock), 60, 200)
+    lines = [record.message.split(":")[0] for record in caplog.records]
+    assert (
+        lines == ["memory steady", "memory suspect", "memory alert", "memory advice"][: len(lines)]
+    )
