@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _list(out: TextIO) -> int:
     for suite in suites.every():
-        print(f"{suite.group:12} {suite.name:14} {suite.question}", file=out)
+        print(f"{suite.group:12} {suite.name:18} {suite.question}", file=out)
     return OK
 
 

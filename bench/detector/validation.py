@@ -7,6 +7,10 @@ plateau is not. So only inner points can be chosen. First the traces with a fals
 the leaks that were missed, then the delay, as a part of the goal for the leak's rate.
 
 Both ways of judging a trace, with the load it reports and without, count alike.
+
+How much hangs on the grid was looked at once: steps of 10 to 30 %, and five windows in place of
+three. All ten of these grids had a precision of 0.95 or more; two, of five windows, missed one leak
+more without its load, a recall of 0.90 in place of 0.95.
 """
 
 from __future__ import annotations
