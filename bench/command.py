@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _list(out: TextIO) -> int:
     for suite in suites.every():
-        print(f"{suite.group:12} {suite.name:14} {suite.question}", file=out)
+        print(f"{suite.group:12} {suite.name:18} {suite.question}", file=out)
     return OK
 
 
@@ -141,7 +141,7 @@ def measure_suite(suite: suites.Suite, effort: Effort, most_runs: int) -> dict[s
         runs.append(bench)
         result = report.suite_report(suite, runs)
         spent = time.monotonic() - start
-        if all(gate["met"] for gate in result["gates"]):
+        if all(report.is_settled(gate) for gate in result["gates"]):
             break
         if spent + spent / attempt > effort.suite_seconds:
             break
@@ -183,6 +183,10 @@ def write_results(document: dict[str, Any], stems: dict[str, list[str]], folder:
         (folder / f"{stem}.json").write_text(text, encoding="utf-8")
         (folder / f"{stem}.md").write_text(report.markdown(part), encoding="utf-8")
         pictures.draw(part, folder / f"{stem}.png")
+        for suite in suites.every():
+            if suite.name in names:
+                for name, draw in suite.pictures.items():
+                    draw(folder / f"{stem}_{name}.png")
 
 
 def _print(document: dict[str, Any], arguments: argparse.Namespace) -> None:

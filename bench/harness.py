@@ -89,6 +89,8 @@ class Budget:
     at_most: float | None
     at_least: float | None
     goal: str
+    # Else a miss is told and fails no check.
+    binding: bool = True
 
     def met(self, value: float | None) -> bool:
         if value is None or math.isnan(value):
@@ -107,7 +109,7 @@ class Budget:
     def limit(self) -> str:
         sign, bound = ("<=", self.at_most) if self.at_most is not None else (">=", self.at_least)
         assert bound is not None
-        inverse = round(1 / bound) if 0 < bound < 0.5 else 0
+        inverse = round(1 / bound) if self.ratio_to and 0 < bound < 0.5 else 0
         if inverse and math.isclose(bound, 1 / inverse):
             return f"{sign} 1/{inverse}"
         return f"{sign} {bound:g}"
@@ -115,6 +117,17 @@ class Budget:
     def subject(self) -> str:
         text = self.case if self.over is None else f"{self.case} over {self.over}"
         return text if self.ratio_to is None else f"{text}, ratio to {self.ratio_to}"
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Two metrics against each other, for both of which less is better: a point for each case that
+    has them, and lines of what one thing would change.
+    """
+
+    x: str
+    y: str
+    curves: dict[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,6 +147,7 @@ class Bench:
     cases: dict[str, Case] = field(default_factory=dict)
     budgets: list[Budget] = field(default_factory=list)
     samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    drawn: Plane | None = None
     baseline: str | None = None
     yardstick: str | None = None
     pin: bool = True
@@ -190,6 +204,15 @@ class Bench:
             self.cases[case] = Case(case, package=package)
         self.samples.setdefault(metric, {}).setdefault(case, []).append(value)
 
+    def plane(self, x: str, y: str) -> None:
+        """Draw the cases in the plane of two metrics, in place of bars."""
+        self.drawn = Plane(x, y)
+
+    def curve(self, name: str, points: Sequence[tuple[float, float]]) -> None:
+        """Add a line to the plane, through these points in their order."""
+        assert self.drawn is not None  # declared before
+        self.drawn.curves[name] = points
+
     def budget(
         self,
         case: str,
@@ -200,14 +223,17 @@ class Bench:
         at_least: float | None = None,
         metric: str = "ns",
         goal: str = "",
+        binding: bool = True,
     ) -> None:
-        """Declare a goal; exactly one of `at_most` and `at_least` is its limit."""
+        """Declare a goal; exactly one of `at_most` and `at_least` is its limit. One that is not
+        `binding` is told as missed where it is, and fails no check.
+        """
         if (at_most is None) == (at_least is None):
             raise ValueError("a budget has one limit: at_most or at_least")
         for name in (case, over, ratio_to):
             if name is not None and name not in self.cases:
                 raise ValueError(f"the budget of {case!r} names {name!r}, which is no case")
-        self.budgets.append(Budget(case, metric, over, ratio_to, at_most, at_least, goal))
+        self.budgets.append(Budget(case, metric, over, ratio_to, at_most, at_least, goal, binding))
 
     # --- measured ---------------------------------------------------------------------------
 

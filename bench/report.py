@@ -6,6 +6,7 @@ the best of all runs, and every run's value is kept beside it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ def suite_report(suite: Suite, runs: Sequence[Bench]) -> dict[str, Any]:
         "runs": len(runs),
         "cases": [_case_report(shown, name) for name in shown.cases],
         "gates": [gate_report(budget, runs) for budget in shown.budgets],
+        "plane": None if shown.drawn is None else dataclasses.asdict(shown.drawn),
     }
 
 
@@ -49,6 +51,7 @@ def gate_report(budget: Budget, runs: Sequence[Bench]) -> dict[str, Any]:
         "values": values,
         "value": best,
         "met": budget.met(best),
+        "binding": budget.binding,
         "why": None if best is not None else _unjudged(budget, runs[-1]),
     }
 
@@ -92,7 +95,14 @@ def check_schema(document: Any, origin: str) -> dict[str, Any]:
 
 
 def missed(report: dict[str, Any]) -> list[dict[str, Any]]:
-    return [gate for suite in report["suites"] for gate in suite["gates"] if not gate["met"]]
+    """The goals that fail a check."""
+    gates = [gate for suite in report["suites"] for gate in suite["gates"]]
+    return [gate for gate in gates if not is_settled(gate)]
+
+
+def is_settled(gate: dict[str, Any]) -> bool:
+    """Whether a goal was met, or need not be."""
+    return bool(gate["met"] or not gate["binding"])
 
 
 # --- Markdown -------------------------------------------------------------------------------
@@ -167,14 +177,14 @@ def _recorded_table(suite: dict[str, Any]) -> list[str]:
 def _gates(gates: Sequence[dict[str, Any]]) -> list[str]:
     rows = [["goal", "what", "limit", "measured", "met"]]
     for gate in gates:
-        met = "yes" if gate["met"] else "**no**"
+        met = "yes" if gate["met"] else "**no**" if gate["binding"] else "**no**, not binding"
         rows.append([gate["goal"], subject(gate), gate["limit"], _measured(gate), met])
     return _grid(rows)
 
 
 def gate_line(suite: str, gate: dict[str, Any]) -> str:
     """One goal for the terminal."""
-    verdict = "ok    " if gate["met"] else "MISSED"
+    verdict = "ok    " if gate["met"] else "MISSED" if gate["binding"] else "missed"
     runs = f" (best of {len(gate['values'])} runs)" if len(gate["values"]) > 1 else ""
     goal = f"{gate['goal']} " if gate["goal"] else ""
     measured = f"{_measured(gate)}, goal {gate['limit']}"
@@ -194,12 +204,16 @@ def _measured(gate: dict[str, Any]) -> str:
 
 def ratio(value: float, limit: str) -> str:
     """A small ratio reads as its inverse, as its limit does."""
-    return f"1/{1 / value:.1f}" if "1/" in limit and value > 0 else f"{value:.2f}"
+    if "1/" in limit and value > 0:
+        return f"1/{1 / value:.1f}"
+    return number(value) if 0 < abs(value) < 0.1 else f"{value:.2f}"
 
 
 def number(value: float | None) -> str:
     if value is None:
         return ""
+    if abs(value) < 0.1:
+        return f"{value:.3f}" if value else "0"
     if abs(value) < 10:
         return f"{value:.2f}"
     return f"{value:.1f}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -24,6 +24,7 @@ DISTRIBUTIONS = (
     "redis",
     "numpy",
     "psutil",
+    "scipy",
     "fastapi",
     "sentence-transformers",
     "starlette",

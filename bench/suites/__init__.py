@@ -1,14 +1,17 @@
 """The suites: one question per file.
 
 A suite is a module with a docstring, whose first line is the question, with `GROUP`, and with
-`suite(b)`, which declares cases and budgets. `TITLE` and `REPORT` may say how its table reads.
+`suite(b)`, which declares cases and budgets. `PICTURES` may name more pictures than that of its
+figures, each with the function that draws it into a file.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 # The order in which tables and pictures show them.
@@ -31,6 +34,10 @@ ORDER = (
     "sampler_large",
     "sampler_chunks",
     "sampler_share",
+    "detector",
+    "detector_unseen",
+    "detector_verdicts",
+    "detector_step",
     "evidence_cost",
     "shared_call",
     "shared_arguments",
@@ -52,6 +59,11 @@ class Suite:
     def group(self) -> str:
         group: str = self.module.GROUP
         return group
+
+    @property
+    def pictures(self) -> dict[str, Callable[[Path], None]]:
+        found: dict[str, Callable[[Path], None]] = getattr(self.module, "PICTURES", {})
+        return found
 
     @property
     def question(self) -> str:

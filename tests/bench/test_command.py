@@ -219,6 +219,29 @@ def test_part_of_a_group_does_not_replace_the_results_of_the_group(
     assert written(folder) == {"breaker_more.json", "breaker_more.md", "breaker_more.png"}
 
 
+def test_more_pictures_of_a_suite_lie_beside_its_results(
+    benches: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = benches(ring=figures(0.9))
+    (suite,) = suites.every()
+    monkeypatch.setattr(
+        suite.module, "PICTURES", {"curve": lambda path: path.write_text("drawn")}, raising=False
+    )
+    assert run() == 0
+    assert (tmp_path / stamp.interpreter() / "ring_curve.png").read_text() == "drawn"
+
+
+def test_missed_goal_that_does_not_bind_is_not_measured_again(benches: Any) -> None:
+    def declare(b: Bench) -> None:
+        runs.append(b)
+        b.record("memguard", "delay", 2.0)
+        b.budget("memguard", metric="delay", at_most=1.0, binding=False)
+
+    runs: list[Bench] = []
+    assert benches(detector=declare)("--check") == 0
+    assert len(runs) == 1
+
+
 def test_quick_results_lie_apart(benches: Any, tmp_path: Path) -> None:
     assert benches(ring=figures(0.9))("--quick") == 0
     folder = f"quick/{stamp.interpreter()}"

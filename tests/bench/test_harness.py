@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from bench.harness import QUICK, Bench, Budget, Case, Effort
@@ -318,13 +319,14 @@ def test_better_value_is_the_one_nearer_to_the_goal(
     ("arguments", "text"),
     [
         ({"at_most": 1.25}, "<= 1.25"),
-        ({"at_most": 1 / 25}, "<= 1/25"),
-        ({"at_most": 0.45}, "<= 0.45"),
+        ({"at_most": 1 / 25, "ratio_to": "y"}, "<= 1/25"),
+        ({"at_most": 0.45, "ratio_to": "y"}, "<= 0.45"),
+        ({"at_most": 0.01}, "<= 0.01"),
         ({"at_most": 30.0}, "<= 30"),
         ({"at_least": 1.5}, ">= 1.5"),
     ],
 )
-def test_limit_reads_as_it_is_spoken(arguments: dict[str, float], text: str) -> None:
+def test_limit_reads_as_it_is_spoken(arguments: dict[str, Any], text: str) -> None:
     assert limit(**arguments).limit() == text
 
 

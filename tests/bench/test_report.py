@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -118,7 +120,7 @@ def test_line_of_a_goal_tells_value_limit_and_runs() -> None:
 
 def test_small_ratio_reads_as_an_inverse() -> None:
     assert report.ratio(0.025, "<= 1/25") == "1/40.0"
-    assert report.ratio(0.025, "<= 0.5") == "0.03"
+    assert report.ratio(0.025, "<= 0.5") == "0.025"
 
 
 def test_markdown_has_stamp_question_table_and_goals() -> None:
@@ -236,3 +238,77 @@ def test_stamp_has_what_a_figure_needs() -> None:
 )
 def test_busy_machine_is_warned_about(load: float | None, warned: bool) -> None:
     assert (stamp.overloaded(load, 2) is not None) is warned
+
+
+# --- goals that are told, planes and shares -------------------------------------------------
+
+
+def with_reported_goal() -> Bench:
+    b = Bench()
+    b.record("memguard", "delay, min", 300.0)
+    b.budget("memguard", metric="delay, min", at_most=200.0, binding=False)
+    return b
+
+
+def test_goal_that_does_not_bind_is_told_as_missed_and_fails_nothing() -> None:
+    made = document(with_reported_goal())
+    (gate,) = made["suites"][0]["gates"]
+    assert not gate["met"]
+    assert report.missed(made) == []
+    assert "**no**, not binding" in report.markdown(made)
+    assert report.gate_line("detector", gate) == (
+        "missed detector: delay, min: memguard: 300.00, goal <= 200"
+    )
+
+
+def test_small_figure_is_not_rounded_to_nothing() -> None:
+    assert report.number(0.0123) == "0.012"
+    assert report.number(0.0) == "0"
+
+
+def test_small_limit_that_is_no_ratio_reads_as_it_is() -> None:
+    b = Bench()
+    b.record("memguard", "false alerts per hour", 0.012)
+    b.budget("memguard", metric="false alerts per hour", at_most=0.01)
+    (gate,) = document(b)["suites"][0]["gates"]
+    assert gate["limit"] == "<= 0.01"
+    assert report.gate_line("x", gate).endswith("0.012, goal <= 0.01")
+
+
+def in_a_plane() -> Bench:
+    b = Bench()
+    for name, across, up in (("memguard", 0.0, 150.0), ("rival", 2.0, 10.0), ("near", 3.0, 10.5)):
+        b.record(name, "false alerts", across)
+        b.record(name, "delay", up)
+    b.record("memguard, no delay known", "false alerts", 0.5)
+    b.plane("false alerts", "delay")
+    b.curve("memguard, bolder", [(0.0, 150.0), (0.01, 120.0)])
+    return b
+
+
+def test_plane_is_in_the_report_with_its_curves() -> None:
+    plane = json.loads(json.dumps(document(in_a_plane())))["suites"][0]["plane"]
+    assert plane == {
+        "x": "false alerts",
+        "y": "delay",
+        "curves": {"memguard, bolder": [[0.0, 150.0], [0.01, 120.0]]},
+    }
+    assert document(finished())["suites"][0]["plane"] is None
+
+
+def in_shares() -> Bench:
+    b = Bench()
+    for name in ("memguard", "memguard, no load"):
+        b.record(name, "share: causes right", 0.9)
+        b.record(name, "width", 1.5)
+        b.budget(name, metric="share: causes right", at_least=0.9)
+        b.budget(name, metric="width", at_most=2.5)
+    return b
+
+
+@pytest.mark.parametrize("make", [in_a_plane, in_shares, finished])
+def test_picture_is_900_pixels_wide(make: Callable[[], Bench], tmp_path: Path) -> None:
+    pictures.draw(document(make()), tmp_path / "x.png")
+    content = (tmp_path / "x.png").read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert int.from_bytes(content[16:20], "big") == 900
