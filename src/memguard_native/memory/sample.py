@@ -6,6 +6,13 @@ from typing import NamedTuple
 
 BYTES_PER_MB = 2**20
 
+OLDEST_NS = 600 * 10**9
+"""How old a carried figure may be to be used: 10 minutes.
+
+Those of malloc and of CPython's blocks are read every 60th sample, or never again, once that is
+dear; older than this they tell of another time than the rest of the sample.
+"""
+
 
 class MemorySample(NamedTuple):
     """Memory of this process at one instant; None where it could not be read.
@@ -79,9 +86,18 @@ class MemorySample(NamedTuple):
     def live_bytes(self) -> int | None:
         """Private memory without what malloc keeps for later: a leak shows here first.
 
-        None where private memory is not known; where malloc's figures are not, all of it counts.
+        None where private memory is not known. All of it counts where malloc's figures are not
+        known or are older than 10 minutes (`malloc_is_fresh`).
         """
         private = self.private_bytes
-        if private is None or self.malloc_free_bytes is None:
+        if private is None or self.malloc_free_bytes is None or not self.malloc_is_fresh:
             return private
         return private - self.malloc_free_bytes
+
+    @property
+    def malloc_is_fresh(self) -> bool:
+        """Whether malloc's figures are known and at most 10 minutes old.
+
+        None as the age, as in a trace of another program's, is none at all.
+        """
+        return self.malloc_in_use_bytes is not None and (self.malloc_age_ns or 0) <= OLDEST_NS

@@ -48,7 +48,7 @@ def mann_kendall_z(values: Column) -> float:
     first, second = _pairs(count)
     score = float(np.sign(known[second] - known[first]).sum())
     deviation = (count * (count - 1) * (2 * count + 5) / 18.0) ** 0.5
-    return (score - np.sign(score)) / deviation
+    return float(score - np.sign(score)) / deviation
 
 
 def rate_of_medians(values: Column, window_minutes: int, blocks: int = 12) -> float:
