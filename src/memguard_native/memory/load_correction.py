@@ -27,7 +27,10 @@ _ALIGNMENT_MINUTES = 3
 
 
 def memory_per_load(live: Column, load: Column) -> float:
-    """MB per unit of load (both one per minute, oldest first, NaN: not known); 0 if none is clear."""
+    """MB per unit of load; both are one per minute, oldest first, NaN where not known.
+
+    0 if memory does not clearly depend on the load.
+    """
     per_load = _per_change(live, load, _LEAST_CHANGES)
     if per_load == 0.0:
         per_load = _per_change(_block_medians(live), _block_medians(load), _LEAST_BLOCK_CHANGES)
@@ -49,9 +52,8 @@ def _per_change(memory: Column, load: Column, least_changes: int) -> float:
     """The weighted median of change of memory by change of load: the line through the changes with
     the least sum of absolute residuals, so that a jump or a collection does not move it.
     """
-    load_changes = np.diff(load)
-    known = ~np.isnan(load_changes) & ~np.isnan(np.diff(memory))
-    load_changes, memory_changes = load_changes[known], np.diff(memory)[known]
+    known = ~np.isnan(load) & ~np.isnan(memory)
+    load_changes, memory_changes = np.diff(load[known]), np.diff(memory[known])
     moving = load_changes != 0
     if np.count_nonzero(moving) < least_changes:
         return 0.0
