@@ -57,8 +57,8 @@ class Scale:
     """How far the end must be above all but the last two blocks, as a part of the growth: a wave
     that comes back is not."""
     hold: tuple[int, int] = (5, 8)
-    """Of the newest so many minutes (the second) so many (the first) must agree: one minute of luck
-    is not enough."""
+    """Of the newest so many verdicts (the second) so many (the first) must agree: one minute of
+    luck is not enough."""
     counts_private: bool = False
     """Whether fragmentation is looked for: private memory, of which malloc keeps much free."""
     near_windows: float = 2.0
@@ -174,8 +174,9 @@ def judge_floor(
         if not fits:
             return Refusal(rule, found, limit)
     before = _highest_before(values, window)
-    if floor[-1] <= before + _NEW_HIGH_IN_HISTORY * grown:
-        return Refusal("new high in history", float(floor[-1]), before)
+    least_end = before + _NEW_HIGH_IN_HISTORY * grown
+    if floor[-1] <= least_end:
+        return Refusal("new high in history", float(floor[-1]), least_end)
     low, high = np.percentile(slopes, (5, 95))
     return FloorGrowth(rate, float(low), float(high), grown, float(floor[-1]))
 
