@@ -7,6 +7,7 @@ Pure functions on arrays.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -47,7 +48,7 @@ def mann_kendall_z(values: Column) -> float:
         return 0.0
     first, second = _pairs(count)
     score = float(np.sign(known[second] - known[first]).sum())
-    deviation = (count * (count - 1) * (2 * count + 5) / 18.0) ** 0.5
+    deviation = math.sqrt(count * (count - 1) * (2 * count + 5) / 18.0)
     return float(score - np.sign(score)) / deviation
 
 
