@@ -53,11 +53,13 @@ def _per_change(memory: Column, load: Column, least_changes: int) -> float:
     the least sum of absolute residuals, so that a jump or a collection does not move it.
     """
     known = ~np.isnan(load) & ~np.isnan(memory)
-    load_changes, memory_changes = np.diff(load[known]), np.diff(memory[known])
-    moving = load_changes != 0
+    if np.count_nonzero(known) <= least_changes:
+        return 0.0
+    load_changes, memory_changes = _unusual_changes(load[known]), _unusual_changes(memory[known])
+    # What is smaller is what rounding leaves of a load that rises evenly.
+    moving = np.abs(load_changes) > 1e-9 * np.abs(load[known]).max()
     if np.count_nonzero(moving) < least_changes:
         return 0.0
-    memory_changes = memory_changes - np.median(memory_changes)
     ratios = memory_changes[moving] / load_changes[moving]
     order = np.argsort(ratios)
     weights = np.abs(load_changes[moving])[order].cumsum()
@@ -65,6 +67,13 @@ def _per_change(memory: Column, load: Column, least_changes: int) -> float:
     rest = _spread(memory_changes - per_load * load_changes)
     clear = per_load > 0 and rest <= (1 - _LEAST_EXPLAINED) * _spread(memory_changes)
     return per_load if clear else 0.0
+
+
+def _unusual_changes(values: Column) -> Column:
+    # Less the usual one: what a leak or a ramp of load adds to each.
+    changes = np.diff(values)
+    unusual: Column = changes - np.median(changes)
+    return unusual
 
 
 def _spread(values: Column) -> float:

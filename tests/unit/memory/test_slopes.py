@@ -1,0 +1,139 @@
+"""Slopes: medians over pairs, and the test for a trend."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from memguard_native.memory.slopes import (
+    mann_kendall_z,
+    pairwise_slopes,
+    rate_of_medians,
+    theil_sen,
+)
+
+from .courses import ramp
+
+NAN = np.nan
+
+
+def array(*values: float) -> np.ndarray:
+    return np.array(values, dtype=float)
+
+
+# --- Theil and Sen -------------------------------------------------------------------------------
+
+
+def test_there_is_a_slope_between_any_two_values():
+    assert pairwise_slopes(array(0, 1, 4)).tolist() == [1, 2, 3]
+
+
+def test_slopes_are_by_the_spacing_of_the_values():
+    assert pairwise_slopes(array(0, 1, 4), spacing=0.5).tolist() == [2, 4, 6]
+
+
+def test_values_that_are_not_known_have_no_slopes():
+    assert pairwise_slopes(array(0, NAN, 4)).tolist() == [2]
+
+
+def test_theil_sen_is_the_median_of_the_slopes():
+    assert theil_sen(array(0, 1, 4)) == 2
+    assert theil_sen(array(0, 1, 4), spacing=0.5) == 4
+
+
+def test_theil_sen_is_not_moved_by_a_wild_value():
+    values = np.arange(20.0)
+    values[7] = 10_000
+    assert theil_sen(values) == 1
+
+
+@pytest.mark.parametrize("values", [array(), array(1), array(NAN, 3, NAN)])
+def test_there_is_no_slope_of_fewer_than_two_values(values: np.ndarray):
+    assert math.isnan(theil_sen(values))
+
+
+# --- Mann and Kendall ----------------------------------------------------------------------------
+
+
+def test_a_series_that_only_rises_has_the_z_of_the_textbook():
+    # S = 10 pairs of 5 values, variance 5 * 4 * 15 / 18; one is taken off S for its continuity.
+    assert mann_kendall_z(array(1, 2, 3, 4, 5)) == pytest.approx(9 / math.sqrt(300 / 18))
+
+
+def test_a_series_that_only_falls_has_the_same_z_below_zero():
+    assert mann_kendall_z(array(5, 4, 3, 2, 1)) == pytest.approx(-9 / math.sqrt(300 / 18))
+
+
+def test_how_far_it_rises_does_not_count():
+    assert mann_kendall_z(array(1, 2, 3, 4, 5)) == mann_kendall_z(array(1, 2, 3, 4, 900))
+
+
+def test_pairs_that_do_not_differ_count_for_neither():
+    assert mann_kendall_z(array(3, 3, 3, 3)) == 0
+    # Five pairs rise, one is even.
+    assert mann_kendall_z(array(1, 2, 2, 3)) == pytest.approx(4 / math.sqrt(4 * 3 * 13 / 18))
+
+
+def test_of_fewer_than_three_values_there_is_no_trend():
+    assert mann_kendall_z(array(1, 2)) == 0
+    assert mann_kendall_z(array(1, 2, 3)) > 0
+
+
+def test_values_that_are_not_known_are_left_out_of_the_trend():
+    assert mann_kendall_z(array(1, NAN, 2, 3, NAN)) == mann_kendall_z(array(1, 2, 3))
+    assert mann_kendall_z(array(1, NAN, NAN, 3)) == 0
+
+
+# --- medians of blocks ---------------------------------------------------------------------------
+
+
+def test_a_rate_is_per_hour_with_a_value_each_minute():
+    assert rate_of_medians(ramp(120, 30), 120) == pytest.approx(30)
+
+
+def test_a_window_need_not_be_a_multiple_of_its_blocks():
+    assert rate_of_medians(ramp(42, 30), 42) == pytest.approx(30, rel=0.1)
+
+
+def test_only_the_window_counts():
+    values = np.concatenate([ramp(300, -500), ramp(120, 30)])
+    assert rate_of_medians(values, 120) == pytest.approx(30)
+
+
+def test_of_a_shorter_series_all_counts():
+    assert rate_of_medians(ramp(60, 30), 120) == pytest.approx(30)
+
+
+def test_a_peak_in_each_block_does_not_count():
+    values = ramp(120, 30)
+    values[::10] += 500
+    assert rate_of_medians(values, 120) == pytest.approx(30, rel=0.05)
+
+
+def test_blocks_are_a_twelfth_of_the_window():
+    # A peak is in the same place of every block, if each has 10 minutes.
+    values = np.tile(np.repeat([0.0, 100.0], [6, 4]), 12) + ramp(120, 60)
+    assert rate_of_medians(values, 120) == pytest.approx(60)
+    for blocks in (10, 11, 13, 14):
+        assert rate_of_medians(values, 120, blocks) != pytest.approx(60)
+
+
+def test_minutes_that_are_not_known_are_left_out_of_their_block():
+    values = ramp(120, 30)
+    values[1::2] = NAN
+    assert rate_of_medians(values, 120) == pytest.approx(30)
+
+
+def test_blocks_that_are_not_known_are_left_out():
+    values = ramp(120, 30)
+    values[20:60] = NAN
+    assert rate_of_medians(values, 120) == pytest.approx(30)
+
+
+@pytest.mark.parametrize(
+    "values", [array(), np.full(120, NAN), np.r_[np.full(115, NAN), np.ones(5)]]
+)
+def test_there_is_no_rate_of_fewer_than_two_blocks(values: np.ndarray):
+    assert math.isnan(rate_of_medians(values, 120))
