@@ -12,6 +12,7 @@ they leak. There Python objects took at most 1.4 KB per block, C buffers at leas
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -56,13 +57,16 @@ def attribute(series: MinuteSeries, window_minutes: int, *, fragmented: bool) ->
     parts = {
         part: rate
         for part in PARTS
-        if (rate := _rate(series.column(part), window_minutes)) is not None
+        if (rate := _rate_now(series.column(part), window_minutes)) is not None
     }
     blocks_per_hour = _rate(series.column("blocks"), window_minutes)
     threads_per_hour = _rate(series.column("threads"), window_minutes) or 0.0
-    live_per_hour = _rate(series.column("live"), window_minutes) or 0.0
-    stacks = threads_per_hour >= _THREADS_PER_HOUR
-    if stacks and live_per_hour <= _MB_PER_THREAD * threads_per_hour:
+    live_per_hour = _rate(series.column("live"), window_minutes)
+    if (
+        threads_per_hour >= _THREADS_PER_HOUR
+        and live_per_hour is not None
+        and live_per_hour <= _MB_PER_THREAD * threads_per_hour
+    ):
         text = f"thread stacks: {threads_per_hour:.1f} new threads an hour that do not end"
         return Attribution("mmap", text, parts)
     competing = {part: rate for part, rate in parts.items() if fragmented or part != "malloc_free"}
@@ -76,14 +80,12 @@ def attribute(series: MinuteSeries, window_minutes: int, *, fragmented: bool) ->
     rate = competing[largest]
     if rate <= 0:
         return Attribution("unknown", "no part of memory grows", parts)
-    cause, text = _name(largest, rate, blocks_per_hour, "python_arenas" in parts)
+    blocks_per_mb = None if blocks_per_hour is None else blocks_per_hour / rate
+    cause, text = _name(largest, blocks_per_mb, parts.keys())
     return Attribution(cause, text, parts)
 
 
-def _name(
-    part: str, rate: float, blocks_per_hour: float | None, arenas_are_known: bool
-) -> tuple[str, str]:
-    blocks_per_mb = None if blocks_per_hour is None else blocks_per_hour / rate
+def _name(part: str, blocks_per_mb: float | None, known_parts: Collection[str]) -> tuple[str, str]:
     if part == "shared":
         return "shared-memory", "shared mappings (memfd, multiprocessing, mmap) that stay"
     if part == "malloc_free":
@@ -96,12 +98,22 @@ def _name(
         return "native-heap", "large blocks of malloc with few Python objects: buffers of a library"
     if blocks_per_mb is None:
         return "unknown", "memory outside of malloc; Python's objects are not counted"
+    if part == "other" and "malloc_in_use" not in known_parts:
+        if blocks_per_mb >= _OBJECTS_IN_MALLOC:
+            return "python-objects", f"Python objects, {blocks_per_mb:.0f} for each MB"
+        return "unknown", "memory with few Python objects; what malloc has of it is not known"
     # Without a count of the arenas they are in the rest: then the blocks tell.
-    if part == "python_arenas" or (not arenas_are_known and blocks_per_mb >= _HARDLY_ANY):
+    are_in_rest = "python_arenas" not in known_parts and blocks_per_mb >= _HARDLY_ANY
+    if part == "python_arenas" or are_in_rest:
         if blocks_per_mb >= _OBJECTS_IN_ARENAS:
             return "python-objects", f"small Python objects, {blocks_per_mb:.0f} for each MB"
         return "fragmentation", "pools of Python's allocator, each kept by a few objects"
     return "mmap", "anonymous mappings outside of malloc and of Python's allocator"
+
+
+def _rate_now(part: Column, window_minutes: int) -> float | None:
+    # What is not known any more has gone into the rest, see `MinuteSeries`.
+    return _rate(part, window_minutes) if len(part) and not np.isnan(part[-1]) else None
 
 
 def _rate(values: Column, window_minutes: int) -> float | None:

@@ -1,8 +1,9 @@
 """`Detector`: samples in, a verdict out: is this process leaking?
 
-Once a minute it judges the retained floor (`floor.py`) of live memory without what the load takes,
-of private memory for fragmentation, and of GPU memory, on every scale; a growth that enough of the
-newest minutes agree on is a leak. A trend of the last hour is a suspicion, and no more than that.
+Once a minute, or with each sample where these are rarer, it judges the retained floor (`floor.py`)
+of live memory without what the load takes, of private memory for fragmentation, and of GPU memory,
+on every scale; a growth that enough of the newest verdicts agree on is a leak. A trend of the last
+hour is a suspicion, and no more than that.
 
 Pure: no clock, no thread. One thread at a time. A step takes about 0.5 ms.
 """
@@ -38,10 +39,10 @@ _LEAST_SAMPLES_PER_BLOCK = 3
 # Measured over recorded leaks: 0.98 of them have such a trend within the hour, and so has every
 # third healthy process. Mann-Kendall: by chance once in a hundred.
 _TREND_MINUTES = 60
+_TREND_HOURS = np.arange(_TREND_MINUTES) / MINUTES_PER_HOUR
 _TREND_Z = 2.326
 # What is not seen for so long is over.
 _CLEAR_MINUTES = 30
-_HOLD_NEAR_LIMIT = (3, 4)
 _LONGEST_HOLD = max(scale.hold[1] for scale in SCALES)
 # At least so much of the private growth must be memory that malloc keeps free to be fragmentation.
 _LEAST_FREE_SHARE = 0.5
@@ -55,7 +56,7 @@ class Leak(NamedTuple):
     window_minutes: int
     growth: FloorGrowth
     near_limit: bool
-    """Whether the limit may be reached within twice the window."""
+    """Whether the limit may be reached so soon that it was believed sooner."""
 
 
 class Detector:
@@ -63,8 +64,8 @@ class Detector:
 
     Args:
         threshold_mb_per_hour: the growth that is tolerated.
-        warm_up: minutes (of `minute_s`) after the start that no window may begin in. Short, because
-            warm-up that does not grow like a leak is told by its shape.
+        warm_up_minutes: after the start, that no window may begin in. Short, because warm-up that
+            does not grow like a leak is told by its shape.
         interval: seconds between samples; a scale whose blocks hold fewer than 3 is off.
         minute_s: seconds that stand for a minute, 60 but in tests.
     """
@@ -82,13 +83,14 @@ class Detector:
         self._warm_up_minutes = warm_up_minutes
         per_minute = minute_s / interval
         self._scales = [scale for scale in SCALES if _is_fine_enough(scale, per_minute)]
+        self._verdicts = 0
         self._votes: dict[tuple[Scale, str], deque[int]] = {}
         self._last_candidate: int | None = None
         self._last_trend: int | None = None
         self.leak: Leak | None = None
         """The leak that is believed in; its growth is measured anew while it is seen."""
         self.trend_mb_per_hour: float | None = None
-        """The trend of the last hour while it is suspicious, else None."""
+        """The trend of the last hour while it is suspicious, else None; measured anew likewise."""
         self.per_load_mb = 0.0
         """MB that a unit of load takes."""
         self.said: tuple[tuple[Scale, str, FloorGrowth | Refusal], ...] = ()
@@ -99,7 +101,7 @@ class Detector:
     def is_learning(self) -> bool:
         """Whether no scale can say anything yet."""
         shortest = min((scale.window_minutes for scale in self._scales), default=np.inf)
-        return self.series.minutes < shortest + self._warm_up_minutes
+        return self.series.minute + 1 < shortest + self._warm_up_minutes
 
     def add(self, sample: MemorySample, *, room_mb: float | None = None) -> bool:
         """Take the next sample; True if it began a minute, and so was judged.
@@ -128,7 +130,7 @@ class Detector:
         self.series.restart_trimmed()
 
     def _examine(self) -> Iterator[tuple[Scale, str, FloorGrowth | Refusal]]:
-        signals = self._signals()
+        signals = self._signals() if self.series.minutes else {}
         for scale in (*self._scales, LIMIT_SCALE):
             for signal, values in signals.items():
                 if signal == "private":
@@ -138,7 +140,9 @@ class Detector:
                     yield scale, signal, judge_floor(values, scale, self._threshold)
 
     def _judge(self, room_mb: float | None) -> None:
-        minute = self.series.minute
+        # Votes are counted by verdicts and not by minutes: with a sample every two minutes there
+        # are no more than four verdicts in eight of these, and five would never agree.
+        self._verdicts += 1
         believed: Leak | None = None
         self.said = tuple(self._examine())
         for scale, signal, growth in self.said:
@@ -147,11 +151,12 @@ class Detector:
             near = signal != "gpu" and self._reaches_limit_soon(scale, growth, room_mb)
             if not near and (scale is LIMIT_SCALE or self._is_warming_up(scale)):
                 continue
-            self._last_candidate = minute
+            self._last_candidate = self.series.minute
             votes = self._votes.setdefault((scale, signal), deque(maxlen=_LONGEST_HOLD))
-            votes.append(minute)
-            wanted, newest = _HOLD_NEAR_LIMIT if near else scale.hold
-            if believed is None and sum(vote > minute - newest for vote in votes) >= wanted:
+            votes.append(self._verdicts)
+            wanted, newest = LIMIT_SCALE.hold if near else scale.hold
+            oldest = self._verdicts - newest
+            if believed is None and sum(vote > oldest for vote in votes) >= wanted:
                 believed = Leak(
                     self._true_signal(signal, scale, growth), scale.window_minutes, growth, near
                 )
@@ -188,7 +193,7 @@ class Detector:
         free_rate = self._free_rate(scale)
         # Else it is the high water of live memory that is not even enough to be called a leak.
         least = _LEAST_FREE_SHARE * growth.rate_mb_per_hour
-        if free_rate < least:
+        if not free_rate >= least:  # NaN, too: malloc's figures are there for a few minutes only
             return Refusal("growth of what malloc keeps free", free_rate, least)
         load = self.series.column("load")
         if self.per_load_mb:
@@ -210,7 +215,7 @@ class Detector:
         return self.series.minute + 1 < scale.window_minutes + self._warm_up_minutes
 
     def _reaches_limit_soon(self, scale: Scale, growth: FloorGrowth, room_mb: float | None) -> bool:
-        if room_mb is None or growth.rate_high_mb_per_hour <= 0:
+        if room_mb is None:
             return False
         room_from_peak = room_mb - self.peak_above_mb()
         minutes = room_from_peak / growth.rate_high_mb_per_hour * MINUTES_PER_HOUR
@@ -219,6 +224,8 @@ class Detector:
     def peak_above_mb(self) -> float:
         """How far the highest private memory of the last hour is above that of now."""
         recent = self.series.column("private")[-_TREND_MINUTES:]
+        if not len(recent):
+            return 0.0
         return float(np.nanmax(recent) - recent[-1])
 
     def floor_below_mb(self, window_minutes: int) -> float:
@@ -229,11 +236,10 @@ class Detector:
     def _find_trend(self) -> None:
         live = self.series.column("live")[-_TREND_MINUTES:]
         if len(live) == _TREND_MINUTES:
-            slope = theil_sen(live, 1 / MINUTES_PER_HOUR)
+            slope = theil_sen(live, _TREND_HOURS)
             if slope > self._threshold and mann_kendall_z(live) > _TREND_Z:
                 self._last_trend = self.series.minute
-                if self.trend_mb_per_hour is None:
-                    self.trend_mb_per_hour = slope
+                self.trend_mb_per_hour = slope
         if self._is_over(self._last_trend):
             self.trend_mb_per_hour = None
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memguard_native.memory.minutes import HISTORY_MINUTES, Column
-from memguard_native.memory.slopes import pairwise_slopes
+from memguard_native.memory.slopes import median, pairwise_slopes, quantile
 
 BLOCKS = 12
 MINUTES_PER_HOUR = 60.0
@@ -57,8 +58,8 @@ class Scale:
     """How far the end must be above all but the last two blocks, as a part of the growth: a wave
     that comes back is not."""
     hold: tuple[int, int] = (5, 8)
-    """Of the newest so many minutes (the second) so many (the first) must agree: one minute of luck
-    is not enough."""
+    """Of the newest so many verdicts (the second) so many (the first) must agree: one minute of
+    luck is not enough."""
     counts_private: bool = False
     """Whether fragmentation is looked for: private memory, of which malloc keeps much free."""
     near_windows: float = 2.0
@@ -172,12 +173,18 @@ def judge_floor(
     least_rate = scale.least_rate * threshold_mb_per_hour
     if growth.rate_mb_per_hour < least_rate:
         return Refusal("rate", growth.rate_mb_per_hour, least_rate)
+    # What is sampled in the midst of a sawtooth has a floor that is up to one step of it too high,
+    # and for hours more and more so if the two have nearly the same rhythm.
+    movement = _movement(values[-window:])
+    if grown <= movement:
+        return Refusal("movement of a minute", grown, movement)
     for rule, found, limit, fits in _shape(minima, floor, grown, scale):
         if not fits:
             return Refusal(rule, found, limit)
     before = _highest_before(values, window)
-    if floor[-1] <= before + _NEW_HIGH_IN_HISTORY * grown:
-        return Refusal("new high in history", float(floor[-1]), before)
+    least_end = before + _NEW_HIGH_IN_HISTORY * grown
+    if floor[-1] <= least_end:
+        return Refusal("new high in history", float(floor[-1]), least_end)
     return growth
 
 
@@ -194,9 +201,10 @@ def measure_floor(values: Column, window_minutes: int) -> FloorGrowth | None:
 
 
 def _growth_of(floor: Column, grown: float, window_minutes: int) -> FloorGrowth:
-    slopes = pairwise_slopes(floor, window_minutes / BLOCKS / MINUTES_PER_HOUR)
-    low, rate, high = np.percentile(slopes, (5, 50, 95))
-    return FloorGrowth(float(rate), float(low), float(high), grown, float(floor[-1]))
+    starts = _block_starts(window_minutes) / MINUTES_PER_HOUR
+    slopes = np.sort(pairwise_slopes(floor, starts))
+    low, rate, high = (quantile(slopes, part) for part in (0.05, 0.5, 0.95))
+    return FloorGrowth(rate, low, high, grown, float(floor[-1]))
 
 
 def _shape(
@@ -249,9 +257,18 @@ def _block_minima(values: Column, window: int) -> Column | None:
     """
     if len(values) < window:
         return None
-    edges = np.linspace(0, window, BLOCKS + 1).round().astype(int)[:-1]
-    minima: Column = np.fmin.reduceat(values[-window:], edges)
+    minima: Column = np.fmin.reduceat(values[-window:], _block_starts(window))
     return minima
+
+
+def _movement(values: Column) -> float:
+    """How far memory moves from one sample to the next, in the median."""
+    return median(np.abs(np.diff(values[~np.isnan(values)])))
+
+
+@lru_cache(maxsize=16)
+def _block_starts(window: int) -> NDArray[np.intp]:
+    return np.linspace(0, window, BLOCKS + 1).round().astype(np.intp)[:-1]
 
 
 def _highest_before(values: Column, window: int) -> float:

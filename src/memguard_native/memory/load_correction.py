@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from memguard_native.memory.minutes import Column
+from memguard_native.memory.slopes import median
 
 _LEAST_CHANGES = 20
 # A load that is reported as a mean over minutes shows in blocks only.
@@ -27,7 +28,10 @@ _ALIGNMENT_MINUTES = 3
 
 
 def memory_per_load(live: Column, load: Column) -> float:
-    """MB per unit of load; 0 if not clear. Both one per minute, oldest first, NaN: unknown."""
+    """MB per unit of load; both are one per minute, oldest first, NaN where not known.
+
+    0 if memory does not clearly depend on the load.
+    """
     per_load = _per_change(live, load, _LEAST_CHANGES)
     if per_load == 0.0:
         per_load = _per_change(_block_medians(live), _block_medians(load), _LEAST_BLOCK_CHANGES)
@@ -49,13 +53,14 @@ def _per_change(memory: Column, load: Column, least_changes: int) -> float:
     """The weighted median of change of memory by change of load: the line through the changes with
     the least sum of absolute residuals, so that a jump or a collection does not move it.
     """
-    load_changes = np.diff(load)
-    known = ~np.isnan(load_changes) & ~np.isnan(np.diff(memory))
-    load_changes, memory_changes = load_changes[known], np.diff(memory)[known]
-    moving = load_changes != 0
+    known = ~np.isnan(load) & ~np.isnan(memory)
+    if np.count_nonzero(known) <= least_changes:
+        return 0.0
+    load_changes, memory_changes = _unusual_changes(load[known]), _unusual_changes(memory[known])
+    # What is smaller is what rounding leaves of a load that rises evenly.
+    moving = np.abs(load_changes) > 1e-9 * np.abs(load[known]).max()
     if np.count_nonzero(moving) < least_changes:
         return 0.0
-    memory_changes = memory_changes - np.median(memory_changes)
     ratios = memory_changes[moving] / load_changes[moving]
     order = np.argsort(ratios)
     weights = np.abs(load_changes[moving])[order].cumsum()
@@ -65,8 +70,15 @@ def _per_change(memory: Column, load: Column, least_changes: int) -> float:
     return per_load if clear else 0.0
 
 
+def _unusual_changes(values: Column) -> Column:
+    # Less the usual one: what a leak or a ramp of load adds to each.
+    changes = np.diff(values)
+    unusual: Column = changes - median(changes)
+    return unusual
+
+
 def _spread(values: Column) -> float:
-    return float(np.median(np.abs(values - np.median(values))))
+    return median(np.abs(values - median(values)))
 
 
 def _block_medians(values: Column) -> Column:

@@ -10,6 +10,8 @@ by `import memguard_native`.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,8 +62,9 @@ class MinuteSeries:
         if self._start_ns is None:
             self._start_ns = sample.monotonic_ns
         # To the nearest: a sampler that is on time but for a few milliseconds must not fill one
-        # minute twice and leave the next one empty.
-        minute = round((sample.monotonic_ns - self._start_ns) / self._minute_ns)
+        # minute twice and leave the next one empty. Not by round(), which rounds halves to even:
+        # sampled every 30 s, minutes would hold one and three samples in turn.
+        minute = math.floor((sample.monotonic_ns - self._start_ns) / self._minute_ns + 0.5)
         live = row[_ROW["private"]] - np.nan_to_num(row[_ROW["malloc_free"]])
         if minute < self.minute or (minute == self.minute and live >= self._newest_live):
             return False
@@ -102,9 +105,8 @@ class MinuteSeries:
             return self._live()
         if name == "other":
             return self._other()
-        table = self._table[_ROW[name]]
-        column: Column = table[HISTORY_MINUTES - self.minutes :]
-        return column
+        known: Column = self._table[_ROW[name], HISTORY_MINUTES - self.minutes :]
+        return known
 
     def _live(self) -> Column:
         private, free = self.column("private"), self.column("malloc_free")
@@ -116,21 +118,22 @@ class MinuteSeries:
         return private - free
 
     def _other(self) -> Column:
-        known = (
-            np.nan_to_num(self.column(name))
-            for name in ("malloc_free", "malloc_in_use", "python_arenas", "shared")
-        )
-        rest: Column = self.column("private") - sum(known)
+        rest = self.column("private").copy()
+        for name in ("malloc_free", "malloc_in_use", "python_arenas", "shared"):
+            part = self.column(name)
+            # For the same reason: what is not known now is in the rest for all the time.
+            if self.minutes and not np.isnan(part[-1]):
+                rest -= part
         return rest
 
 
 def _row_of(sample: MemorySample) -> Column:
     private = sample.private_bytes
-    is_fresh = sample.malloc_is_fresh
+    fresh = sample.malloc_is_fresh
     values = (
         sample.rss_bytes if private is None else private,
-        sample.malloc_free_bytes if is_fresh else None,
-        sample.malloc_in_use_bytes if is_fresh else None,
+        sample.malloc_free_bytes if fresh else None,
+        sample.malloc_in_use_bytes if fresh else None,
         sample.python_arena_bytes,
         sample.shmem_bytes,
     )
