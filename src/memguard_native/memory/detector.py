@@ -129,7 +129,8 @@ class Detector:
         self._last_candidate = self._last_trend = 0
         self.series.restart_trimmed()
 
-    def _examine(self) -> Iterator[tuple[Scale, str, FloorGrowth | Refusal]]:
+    def examine(self) -> Iterator[tuple[Scale, str, FloorGrowth | Refusal]]:
+        """What each scale says of each signal now; nothing before the first sample."""
         signals = self._signals() if self.series.minutes else {}
         for scale in (*self._scales, LIMIT_SCALE):
             for signal, values in signals.items():
@@ -144,7 +145,7 @@ class Detector:
         # are no more than four verdicts in eight of these, and five would never agree.
         self._verdicts += 1
         believed: Leak | None = None
-        self.said = tuple(self._examine())
+        self.said = tuple(self.examine())
         for scale, signal, growth in self.said:
             if isinstance(growth, Refusal):
                 continue
@@ -163,7 +164,7 @@ class Detector:
         if believed is not None:
             self.leak = believed
         elif self.leak is not None and self._still_grows(self.leak.signal):
-            self._last_candidate = minute
+            self._last_candidate = self.series.minute
         elif self._is_over(self._last_candidate):
             self.leak = None
         self._find_trend()
