@@ -31,6 +31,7 @@ ORDER = (
     "sampler_large",
     "sampler_chunks",
     "sampler_share",
+    "monitored_server",
     "evidence_cost",
     "shared_call",
     "shared_arguments",
