@@ -1,4 +1,4 @@
-"""The suite that loads a monitored server beside an unmonitored one: real servers, a few requests."""
+"""The suite of a monitored server beside an unmonitored one: real servers, a few requests."""
 
 from __future__ import annotations
 
