@@ -70,12 +70,12 @@ def _drawable(suite: dict[str, Any]) -> list[_Panel]:
 def panels(suite: dict[str, Any]) -> list[tuple[str, str, dict[str, float]]]:
     """Title, label of the axis and bars: one panel of a timed suite, one per metric of others.
 
-    Of several metrics those with a goal are drawn; the tables have them all.
+    Of several metrics those with a goal are drawn, if there are any; the tables have them all.
     """
     metrics = list(dict.fromkeys(m for case in suite["cases"] for m in case["figures"]))
     if len(metrics) > 1:
         with_goal = {gate["metric"] for gate in suite["gates"]}
-        metrics = [metric for metric in metrics if metric in with_goal]
+        metrics = [metric for metric in metrics if metric in with_goal] or metrics
     found = []
     for metric in metrics:
         totals = suite["baseline"] is None or suite["baseline"] == suite["yardstick"]

@@ -34,6 +34,7 @@ ORDER = (
     "sampler_large",
     "sampler_chunks",
     "sampler_share",
+    "monitored_server",
     "detector",
     "detector_unseen",
     "detector_verdicts",

@@ -30,6 +30,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used(),
     memguard::add_guarded_generators(m, state_module, state);
     memguard::add_attempt(m, state_module, state);
     memguard::add_ring(m, state_module);
+    memguard::add_request_counter(m, state_module);
     memguard::bind_segment(m);
     memguard::bind_breaker(m, state);
     memguard::bind_signals(m);

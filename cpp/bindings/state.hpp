@@ -58,6 +58,7 @@ void add_guarded_generators(pybind11::module_& m, pybind11::handle state_module,
 void add_attempt(pybind11::module_& m, pybind11::handle state_module, ModuleState& state);
 void add_trampoline(pybind11::module_& m, pybind11::handle state_module, ModuleState& state);
 void add_ring(pybind11::module_& m, pybind11::handle state_module);
+void add_request_counter(pybind11::module_& m, pybind11::handle state_module);
 
 // The cold API, bound by pybind11.
 void bind_breaker(pybind11::module_& m, ModuleState& state);

@@ -431,6 +431,29 @@ class LoadGauge:
     def value(self) -> float | None:
         """None until something was set."""
 
+@final
+class RequestCounter:
+    """Counts requests, and each in flight as a load of 1 in a gauge. Any thread, no lock.
+
+    Raises TypeError if `gauge` is no LoadGauge.
+    """
+
+    def __new__(cls, gauge: LoadGauge) -> RequestCounter: ...
+    def begin(self) -> int:
+        """A request begins; the number is for its end()."""
+    def end(self, begun: int, /) -> None:
+        """A request ends; nothing in a process that was forked since."""
+    def add(self, count: int, /) -> None:
+        """So many more were served. Raises TypeError, OverflowError."""
+    def reset(self) -> None:
+        """In the child of a fork: as if nothing was counted."""
+    @property
+    def value(self) -> int | None:
+        """How many were served; None until one was."""
+    @property
+    def ended_ns(self) -> int:
+        """When the newest ended, on the monotonic clock up to 10 ms early; 0: none did."""
+
 # --- ring -----------------------------------------------------------------------------------------
 
 @final

@@ -185,6 +185,14 @@ def test_of_several_metrics_those_with_a_goal_are_drawn() -> None:
     assert (label, bars) == ("RSS, MiB", {"memguard": 128.0, "rival": 512.0})
 
 
+def test_of_several_metrics_without_any_goal_all_are_drawn() -> None:
+    b = Bench()
+    for metric in ("requests/s", "us per request"):
+        b.record("memguard", metric, 9.0)
+    labels = [label for _, label, _ in pictures.panels(document(b)["suites"][0])]
+    assert labels == ["requests/s", "us per request"]
+
+
 def test_a_single_metric_is_drawn_with_or_without_a_goal() -> None:
     b = Bench()
     b.record("memguard", "instructions", 773.0)

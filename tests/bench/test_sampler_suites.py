@@ -26,6 +26,7 @@ def test_group_has_a_suite_per_question() -> None:
         "sampler_large",
         "sampler_chunks",
         "sampler_share",
+        "monitored_server",
     ]
 
 

@@ -64,6 +64,7 @@ class MemoryMonitorMiddleware:
             raise ConfigError("unit", unit, "must be one of 'requests', 'bytes'")
         self.app = app
         self.monitor = MemoryMonitor() if monitor is None else monitor
+        self._requests = self.monitor.load.requests
         self._counts_bytes = unit == "bytes"
         self._is_started = False
         self._is_ours = False
@@ -76,14 +77,23 @@ class MemoryMonitorMiddleware:
         elif kind == "http" or kind == "websocket":
             if not self._is_started:
                 self._start()
-            load = self.monitor.load
-            load.requests.add()
-            with load.track() as tracked:
+            begun = self._requests.begin()
+            try:
                 if self._counts_bytes:
-                    receive = _counting(receive, tracked)
-                await self.app(scope, receive, send)
+                    await self._with_bodies(scope, receive, send)
+                else:
+                    await self.app(scope, receive, send)
+            finally:
+                self._requests.end(begun)
         else:
             await self.app(scope, receive, send)
+
+    async def _with_bodies(self, scope: Scope, receive: Receive, send: Send) -> None:
+        bodies = self.monitor.load.track(0.0)
+        try:
+            await self.app(scope, _counting(receive, bodies), send)
+        finally:
+            bodies.end()
 
     def _following_lifespan(self, send: Send) -> Send:
         async def follow(message: Message) -> None:
@@ -114,7 +124,7 @@ class MemoryMonitorMiddleware:
         self._is_started = self._is_ours = False
 
 
-def _counting(receive: Receive, tracked: Tracked) -> Receive:
+def _counting(receive: Receive, bodies: Tracked) -> Receive:
     """`receive`, with the bodies that pass counted as in flight."""
     newest = 0
 
@@ -122,11 +132,12 @@ def _counting(receive: Receive, tracked: Tracked) -> Receive:
         nonlocal newest
         message = await receive()
         if message["type"] == "http.request":
-            tracked.add(len(message.get("body", b"")))
+            if body := message.get("body"):
+                bodies.add(len(body))
         elif message["type"] == "websocket.receive":
             # The application may keep the one before, but has no need to.
             before, newest = newest, _size_of(message)
-            tracked.add(newest - before)
+            bodies.add(newest - before)
         return message
 
     return count

@@ -170,11 +170,11 @@ class Detector:
         self._find_trend()
 
     def _still_grows(self, signal: str) -> bool:
-        """A leak once proved goes on while the floor of the last hour rises, in whatever shape: it
-        may have become less even, or slower than the scale that found it asks for.
+        """A leak once proved goes on while the floor rises, in whatever shape: it may have become
+        less even, or slower than the scale that found it asks for.
         """
         values = self._signals().get(signal)
-        growth = None if values is None else measure_floor(values, _TREND_MINUTES)
+        growth = None if values is None else measure_floor(values, _CLEAR_MINUTES)
         return growth is not None and growth.rate_mb_per_hour > self._threshold
 
     def _signals(self) -> dict[str, Column]:

@@ -16,6 +16,7 @@ from memguard_native._core import (
     CallBudget,
     LoadGauge,
     Probe,
+    RequestCounter,
     RingBuffer,
     Sampler,
     Segment,
@@ -86,6 +87,7 @@ def track() -> None:
     with LOAD.track(2.0) as tracked:
         tracked.add(3.0)
     LOAD.requests.add()
+    LOAD.requests.end(LOAD.requests.begin())
 
 
 def life_of_a_profile() -> None:
@@ -139,6 +141,15 @@ CASES: dict[str, tuple[Callable[[], object], int]] = {
     ),
     "load": (track, 10000),
     "life of a load": (Load, 5000),
+    "requests that are refused": (
+        lambda: (
+            refused(lambda: RequestCounter(None)),
+            refused(lambda: LOAD.requests.end("x")),
+            LOAD.requests.value,
+            LOAD.requests.ended_at,
+        ),
+        5000,
+    ),
     "life of a monitor": (life_of_a_monitor, 200),
     "tick": (MONITOR.tick, 5000),
     "snapshot of a monitor": (MONITOR.snapshot, 5000),

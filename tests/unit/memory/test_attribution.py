@@ -138,8 +138,8 @@ def test_arenas_without_a_count_of_blocks_are_unknown():
 def test_arenas_are_told_by_the_blocks_where_they_are_not_counted():
     assert cause_of(other=30, blocks=30 * 501.0).cause == "python-objects"
     assert cause_of(other=30, blocks=30 * 499.0).cause == "fragmentation"
-    assert cause_of(other=30, blocks=30 * 4.1).cause == "fragmentation"
-    assert cause_of(other=30, blocks=30 * 3.9).cause == "mmap"
+    assert cause_of(other=30, blocks=30 * 31.0).cause == "fragmentation"
+    assert cause_of(other=30, blocks=30 * 29.0).cause == "mmap"
 
 
 # --- the rest ------------------------------------------------------------------------------------

@@ -395,7 +395,7 @@ def test_when_malloc_begins_to_tell_live_memory_waits_for_a_full_window():
     free = np.r_[np.full(100, np.nan), np.full(60, 20.0)]
     found = examined(fed(detector(), samples(ramp(160, FAST_RATE), free_mb=free)))
     assert isinstance(found[0, "live"], FloorGrowth)
-    assert found[1, "live"].rule == "samples in every block"
+    assert found[1, "live"].rule == "blocks without a sample"
 
 
 def test_when_malloc_ceases_to_tell_a_leak_is_still_seen():
@@ -532,7 +532,7 @@ def test_a_scale_waits_until_every_block_has_samples_again():
     values = ramp(200, SHORT_RATE)
     values[60:75] = np.nan
     found = examined(fed(detector(), samples(values[:120])))
-    assert found[1, "live"].rule == "samples in every block"
+    assert found[1, "live"].rule == "blocks without a sample"
     assert isinstance(examined(fed(detector(), samples(values)))[1, "live"], FloorGrowth)
 
 
@@ -636,7 +636,7 @@ def test_every_scale_says_of_every_signal_what_it_finds():
     }
     assert verdicts[0, "live"] == ("rate", pytest.approx(SHORT_RATE), pytest.approx(550))
     assert verdicts[1, "live"].rate_mb_per_hour == pytest.approx(SHORT_RATE)
-    assert verdicts[2, "live"].rule == "samples in every block"
+    assert verdicts[2, "live"].rule == "minutes so far"
     assert verdicts[-1, "gpu"].rule == "growth"
 
 

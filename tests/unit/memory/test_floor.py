@@ -60,14 +60,14 @@ def assert_limit(blocks, rule: str, field: str, found: float, *, is_most: bool =
 
 
 def test_a_window_that_is_not_full_is_refused():
-    assert judge_floor(ramp(119, 60), LENIENT, 10.0) == ("samples in every block", 0.0, 1.0)
+    assert judge_floor(ramp(119, 60), LENIENT, 10.0) == ("minutes so far", 119.0, 120.0)
     assert isinstance(judge_floor(ramp(120, 60), LENIENT, 10.0), FloorGrowth)
 
 
 def test_a_block_without_a_sample_is_refused():
     values = minutes_of(LINE)
     values[50:60] = np.nan
-    assert judge_floor(values, LENIENT, 10.0).rule == "samples in every block"
+    assert judge_floor(values, LENIENT, 10.0) == ("blocks without a sample", 1.0, 0.0)
 
 
 def test_one_sample_in_a_block_is_enough():

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from memguard_native import ConfigError
+from memguard_native import ConfigError, _core
 from memguard_native.memory.load import Load, RequestsByMinute, mb_per_1000_requests
 
 
@@ -45,6 +45,43 @@ def test_a_block_can_have_more_in_flight_as_it_goes_on():
     assert load.value == 0.0
 
 
+def test_what_was_ended_by_hand_does_not_end_again():
+    load = Load()
+    with load.track(3) as tracked:
+        tracked.end()
+        tracked.end()
+        assert load.value == 0.0
+    assert load.value == 0.0
+
+
+def test_a_request_that_begins_is_counted_and_in_flight_until_it_ends():
+    load = Load()
+    first, second = load.requests.begin(), load.requests.begin()
+    assert (load.requests.value, load.value) == (2, 2.0)
+    load.requests.end(first)
+    load.requests.end(second)
+    assert (load.requests.value, load.value) == (2, 0.0)
+
+
+@pytest.mark.parametrize("gauge", [None, 1.0, object()])
+def test_requests_are_counted_into_a_gauge_only(gauge):
+    with pytest.raises(TypeError, match="gauge must be a LoadGauge"):
+        _core.RequestCounter(gauge)
+
+
+@pytest.mark.parametrize("begun", ["x", -1, None])
+def test_the_number_of_a_request_is_what_its_beginning_gave(begun):
+    with pytest.raises((TypeError, OverflowError)):
+        Load().requests.end(begun)
+
+
+def test_the_end_of_a_request_ends_idleness():
+    load = Load()
+    load._changed_at = 0.0
+    load.requests.end(load.requests.begin())
+    assert load.idle_seconds() < 60.0, "the end of the request counts, on the same clock"
+
+
 def test_requests_are_counted_apart_from_the_load():
     load = Load()
     load.requests.add()
@@ -78,14 +115,14 @@ def test_no_addition_of_many_threads_is_lost():
         for _ in range(2000):
             load.requests.add()
             with load.track():
-                pass
+                load.requests.end(load.requests.begin())
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert load.requests.value == 8000
+    assert load.requests.value == 16000
     assert load.value == 0.0
 
 
@@ -107,12 +144,15 @@ def test_what_a_parent_has_in_flight_is_not_its_childs():
     load, silent = Load(), Load()
     load.requests.add(7)
     with load.track(3):
+        begun = load.requests.begin()
         child = os.fork()
         if child == 0:
+            load.requests.end(begun)
             seen = (load.value, load.requests.value, silent.value)
             os._exit(0 if seen == (0.0, None, None) else 1)
         assert os.waitpid(child, 0)[1] == 0
-    assert (load.value, load.requests.value) == (0.0, 7)
+        load.requests.end(begun)
+    assert (load.value, load.requests.value) == (0.0, 8)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
