@@ -25,7 +25,6 @@ from memguard_native.memory.slopes import rate_of_medians
 
 Mask = NDArray[np.bool_]
 
-_TREND_MINUTES = 60
 _CLEAR_MINUTES = 30
 _NEW_HIGH_IN_HISTORY = 0.1
 _LEAST_FREE_SHARE = 0.5
@@ -71,6 +70,7 @@ class Shape:
     scatter: Column
     bend: Column
     bends_upwards: Mask
+    above_movement: Mask
 
     def fits(self, scale: Scale) -> Mask:
         upward = scale.bend if scale.upward_bend is None else scale.upward_bend
@@ -83,6 +83,7 @@ class Shape:
             & (self.scatter <= scale.scatter)
             & (self.bend <= np.where(self.bends_upwards, upward, scale.bend))
             & (self.new_high_in_history > _NEW_HIGH_IN_HISTORY)
+            & self.above_movement
         )
         return fitting
 
@@ -108,7 +109,7 @@ class JudgedTrace:
         self._live = {window: floors.shape("live", window) for window in windows}
         self._private = {window: floors.private_shapes(window) for window in private_windows}
         self._grows_on = [
-            floors.rate(signal, _TREND_MINUTES) > THRESHOLD_MB_PER_HOUR
+            floors.rate(signal, _CLEAR_MINUTES) > THRESHOLD_MB_PER_HOUR
             for signal in ("live", "private")
         ]
 
@@ -160,9 +161,9 @@ class JudgedTrace:
         return found
 
     def _votes(self, voting: Mask, newest: int) -> NDArray[np.intp]:
-        """How many of the newest minutes voted, this one included."""
+        """How many of the newest judged minutes voted, this one included."""
         cumulated = np.concatenate([[0], np.cumsum(voting)])
-        oldest = np.searchsorted(self._minutes, self._minutes - newest + 1)
+        oldest = np.maximum(0, np.arange(len(voting)) - newest + 1)
         votes: NDArray[np.intp] = cumulated[1:] - cumulated[oldest]
         return votes
 
@@ -172,8 +173,8 @@ class _Floors:
 
     def __init__(self, windows: Collection[int], private_windows: Collection[int]) -> None:
         own = {
-            "live": {*windows, _TREND_MINUTES},
-            "private": {*private_windows, _TREND_MINUTES},
+            "live": {*windows, _CLEAR_MINUTES},
+            "private": {*private_windows, _CLEAR_MINUTES},
             "corrected": private_windows,
         }
         self._rows: dict[tuple[str, int], list[Column]] = {
@@ -203,7 +204,7 @@ class _Floors:
 
     def shape(self, signal: str, window: int) -> Shape:
         rows = np.array(self._rows[signal, window])
-        return _shape(rows[:, :BLOCKS], rows[:, BLOCKS], window)
+        return _shape(rows[:, :BLOCKS], rows[:, BLOCKS], rows[:, BLOCKS + 1], window)
 
     def private_shapes(self, window: int) -> tuple[Shape, Shape, Column]:
         return (
@@ -214,12 +215,17 @@ class _Floors:
 
 
 def _blocks(values: Column, window: int) -> Column:
-    """The minima of the window's blocks, and the highest block minimum before the window."""
-    found = np.full(BLOCKS + 1, np.nan)
+    """The minima of the window's blocks, the highest block minimum before the window, and how far
+    memory moves in a minute.
+    """
+    found = np.full(BLOCKS + 2, np.nan)
     if len(values) < window:
         return found
-    edges = np.linspace(0, window, BLOCKS + 1).round().astype(int)[:-1]
-    found[:BLOCKS] = np.fmin.reduceat(values[len(values) - window :], edges)
+    recent = values[len(values) - window :]
+    found[:BLOCKS] = np.fmin.reduceat(recent, _starts(window))
+    known = recent[~np.isnan(recent)]
+    if len(known) > 1:
+        found[BLOCKS + 1] = np.median(np.abs(np.diff(known)))
     block = window // BLOCKS
     count = (len(values) - window) // block
     found[BLOCKS] = -np.inf
@@ -230,6 +236,10 @@ def _blocks(values: Column, window: int) -> Column:
     return found
 
 
+def _starts(window: int) -> NDArray[np.intp]:
+    return np.linspace(0, window, BLOCKS + 1).round().astype(np.intp)[:-1]
+
+
 def _floor(minima: Column) -> Column:
     floor: Column = np.minimum.accumulate(minima[:, ::-1], axis=1)[:, ::-1]
     return np.where(np.isnan(minima).any(axis=1, keepdims=True), np.nan, floor)
@@ -237,12 +247,13 @@ def _floor(minima: Column) -> Column:
 
 def _rate(floor: Column, window: int) -> Column:
     first, second = np.triu_indices(BLOCKS, 1)
-    hours = (second - first) * (window / BLOCKS / 60.0)
+    starts = _starts(window)
+    hours = (starts[second] - starts[first]) / 60.0
     rate: Column = np.median((floor[:, second] - floor[:, first]) / hours, axis=1)
     return rate
 
 
-def _shape(minima: Column, before: Column, window: int) -> Shape:
+def _shape(minima: Column, before: Column, movement: Column, window: int) -> Shape:
     floor = _floor(minima)
     growth = floor[:, -1] - floor[:, 0]
     growth = np.where(growth > 0, growth, np.nan)
@@ -264,4 +275,5 @@ def _shape(minima: Column, before: Column, window: int) -> Shape:
         scatter=np.abs(floor - straight).max(axis=1) / growth,
         bend=np.abs(curved - straight).max(axis=1) / growth,
         bends_upwards=cubic[2] > 0,
+        above_movement=growth > movement,
     )

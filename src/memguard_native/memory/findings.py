@@ -10,7 +10,11 @@ from memguard_native.memory.attribution import Attribution, attribute
 from memguard_native.memory.detector import Detector, Leak
 from memguard_native.memory.floor import measure_floor
 from memguard_native.memory.forecast import forecast
-from memguard_native.memory.inheritance import InheritanceState, InheritanceVerdict
+from memguard_native.memory.inheritance import (
+    NOTHING_INHERITED,
+    InheritanceState,
+    InheritanceVerdict,
+)
 from memguard_native.memory.limits import MemoryLimit
 from memguard_native.memory.sample import MemorySample
 from memguard_native.memory.window import Growth
@@ -70,7 +74,10 @@ def suspect_of_trend(detector: Detector, sample: MemorySample, number: int) -> S
 
 
 def expect_limit(
-    detector: Detector, limit: MemoryLimit, room_mb: float, inherited: InheritanceVerdict
+    detector: Detector,
+    limit: MemoryLimit,
+    room_mb: float,
+    inherited: InheritanceVerdict = NOTHING_INHERITED,
 ) -> Forecast | None:
     """When memory reaches its limit if it goes on as it does in the leak, or in the trend of the
     last hour, or as in the process before this one; None if there is nothing of these.
