@@ -311,7 +311,7 @@ def test_a_cancelled_native_profile_is_over():
 
 def test_tracemalloc_tells_the_lines_that_grew():
     tracemalloc.start()
-    profile = TracemallocProfile()
+    profile = TracemallocProfile(block_count=lambda: 1000)
     profile.start(60.0)
     kept: list[object] = []
     keep(kept, 100, 10_000)
@@ -327,7 +327,7 @@ def test_tracemalloc_tells_the_lines_that_grew():
 
 def test_tracemalloc_that_was_stopped_meanwhile_is_an_error():
     tracemalloc.start()
-    profile = TracemallocProfile()
+    profile = TracemallocProfile(block_count=lambda: 1000)
     profile.start(60.0)
     tracemalloc.stop()
     with pytest.raises(RuntimeError, match="was stopped"):
