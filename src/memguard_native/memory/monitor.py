@@ -150,9 +150,13 @@ class MemoryMonitor:
 
     def snapshot(self) -> MonitorSnapshot:
         """What is known now: state, samples, growth. Never blocks."""
-        feed = self._thread or self._by_hand
+        thread = self._thread
         latest = MonitorSnapshot() if self._run is None else self._run.watch.latest
-        return dataclasses.replace(latest, probe_failures=feed.failures)
+        if thread is None:
+            return dataclasses.replace(latest, probe_failures=self._by_hand.failures)
+        return dataclasses.replace(
+            latest, probe_failures=thread.failures, judging_failures=thread.judging_failures
+        )
 
     def explain(self) -> Explanation:
         """All that is known now: verdict, cause, forecast, what each window says, evidence, what

@@ -138,6 +138,8 @@ class SamplerThread:
     def __init__(self, feed: Feed, observe: Callable[[MemorySample], None]) -> None:
         self._feed = feed
         self._observe = observe
+        self.judging_failures = 0
+        """How many samples could not be judged, by an error of ours."""
         self._stopping = False
         self._finished = False
         self._thread = threading.Thread(target=self._run, name="memguard-memory", daemon=True)
@@ -201,5 +203,13 @@ class SamplerThread:
             self._finished = True
 
     def _deliver(self, sample: MemorySample) -> None:
-        if not self._stopping:
+        if self._stopping:
+            return
+        try:
             self._observe(sample)
+        except BaseException:  # whatever it is: a thread that ended would guard nothing any more
+            self.judging_failures += 1
+            if self.judging_failures == 1:
+                logger.exception(
+                    "a memory sample could not be judged; further failures are only counted"
+                )
