@@ -38,14 +38,25 @@ class Response:
     ) -> None:
         self._monotonic = time.monotonic if config.clock is None else config.clock.now
         self._on_alert = Callback("on_alert", config.on_alert)
+        self._on_action = Callback("on_action", config.on_action)
+        self._on_recycle = Callback("on_recycle", config.on_recycle)
         effects = ProcessEffects(
-            log_alert, self._on_alert, config.on_recycle, probe, monotonic=self._monotonic
+            log_alert,
+            self._on_alert,
+            None if config.on_recycle is None else self._on_recycle,
+            probe,
+            monotonic=self._monotonic,
         )
+        told = config.actions
         # Apart, because an action is told by the sample that raised its alert, and two rules may
         # raise theirs with the same one.
         self._actions = {
-            "window": Actions(ActionPolicy(advise=False), effects, config.on_action),
-            "floor": Actions(config.actions, effects, config.on_action),
+            "window": Actions(
+                ActionPolicy(log=told.log, callback=told.callback, advise=False),
+                effects,
+                self._on_action,
+            ),
+            "floor": Actions(config.actions, effects, self._on_action),
         }
         self._evidence: EvidenceCollector | None = None
         if config.evidence:
@@ -58,8 +69,8 @@ class Response:
 
     @property
     def callback_errors(self) -> int:
-        """How many times the user's `on_alert` raised."""
-        return self._on_alert.errors
+        """How many times the user's `on_alert`, `on_action` and `on_recycle` raised."""
+        return self._on_alert.errors + self._on_action.errors + self._on_recycle.errors
 
     @property
     def records(self) -> tuple[ActionRecord, ...]:

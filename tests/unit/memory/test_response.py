@@ -195,3 +195,28 @@ def test_a_line_tells_each_change_of_state(probe, clock, grow, caplog):
     grow(new(probe, clock), 60, 200)
     lines = [record.message.split(":")[0] for record in caplog.records]
     assert lines[:3] == ["memory steady", "memory suspect", "memory alert"]
+
+
+def test_an_exit_in_any_callback_is_counted_and_ends_nothing(probe, clock, grow, caplog):
+    def leave(_told):
+        raise SystemExit(3)
+
+    monitor = new(probe, clock, actions="auto", on_action=leave, on_recycle=leave)
+    grow(monitor, 60, 200)
+    acted = len(monitor.explain().actions)
+    asked = steps(monitor).count("recycle")
+    assert asked > 1
+    assert monitor.snapshot().callback_errors == acted + asked
+    assert [record.message.split(" raised")[0] for record in caplog.records if record.exc_info] == [
+        "on_action",
+        "on_recycle",
+    ]
+
+
+def test_a_policy_that_does_not_tell_is_silent_about_window_alerts_too(probe, clock, grow):
+    alerts = []
+    policy = ActionPolicy(log=False, callback=False)
+    monitor = new(probe, clock, rule="both", actions=policy, on_alert=alerts.append)
+    grow(monitor, 60, 20)
+    assert monitor.snapshot().alert.rule == "window"
+    assert (steps(monitor), alerts) == ([], [])
