@@ -161,7 +161,8 @@ class MemoryMonitor:
     def explain(self) -> Explanation:
         """All that is known now: verdict, cause, forecast, what each window says, evidence, what
         was done, and advice. `str()` of it is a page, `to_dict()` is for JSON."""
-        return self._latest_run().explain()
+        run = self._run
+        return (self._new_run() if run is None else run).explain()
 
     def start(self) -> None:
         """Start sampling, at once and in state "learning"; nothing happens if it runs already.
@@ -175,7 +176,7 @@ class MemoryMonitor:
             if self.running:
                 return
             run = self._new_run()
-            thread = SamplerThread(self._new_feed(), run.observe)
+            thread = SamplerThread(self._new_feed(), run.observe, run.close)
             self._run, self._thread = run, thread
             _running[thread] = self
             try:
@@ -194,24 +195,22 @@ class MemoryMonitor:
         if thread is not None:
             thread.stop()
             _running.pop(thread, None)
-            if self._run is not None:
-                self._run.close()
 
     def tick(self) -> None:
         """Take one sample now, on this thread: for tests, and for who has a scheduler of his own.
+
+        The first one after a `stop()` begins anew, in state "learning".
 
         Raises RuntimeError if the monitor is running.
         """
         if self.running:
             raise RuntimeError("tick() is for a monitor that is not running")
-        run = self._latest_run()
+        with self._starting:
+            run = self._run
+            if run is None or run.is_closed:
+                run = self._run = self._new_run()
         for sample in self._by_hand.take():
             run.observe(sample)
-
-    def _latest_run(self) -> Run:
-        if self._run is None:
-            self._run = self._new_run()
-        return self._run
 
     def _new_run(self) -> Run:
         # Here and not above: numpy starts threads, and a process that will fork is to have none.

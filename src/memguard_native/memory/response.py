@@ -66,6 +66,7 @@ class Response:
         self._idle_seconds = idle_seconds
         self._raised_at: dict[str, float] = {}
         self._reported: Mapping[str, object] | None = None
+        self._is_closed = False
 
     @property
     def callback_errors(self) -> int:
@@ -84,7 +85,9 @@ class Response:
         return self._reported
 
     def respond(self, watch: Watch) -> None:
-        """Do what is due after a sample."""
+        """Do what is due after a sample; nothing when closed."""
+        if self._is_closed:  # by a callback for this very sample
+            return
         self._collect_evidence(watch)
         for rule, actions in self._actions.items():
             alert = watch.standing(rule)
@@ -110,7 +113,10 @@ class Response:
                     watch.detector.restart_trimmed()
 
     def close(self) -> None:
-        """Leave nothing behind in the process: the run is over."""
+        """Leave nothing behind in the process, and do nothing more: the run is over."""
+        self._is_closed = True
+        for callback in (self._on_alert, self._on_action, self._on_recycle):
+            callback.close()
         if self._evidence is not None:
             self._evidence.disarm()
 

@@ -55,6 +55,8 @@ class Run:
         self._blocks = BlockCounter()
         self._gpu = GpuReader(config.gpu)
         self._leave = None if keep is None else Leaving(keep, load, config)
+        self.is_closed = False
+        """Whether it is over."""
         self.response = Response(config, probe, load.idle_seconds)
         self.watch = Watch(
             config,
@@ -69,6 +71,8 @@ class Run:
             sample = sample._replace(python_blocks=self._blocks.read(), gpu_bytes=self._gpu.read())
         if self._read_load is not None:
             sample = sample._replace(load=self._asked_load())
+            if self.is_closed:
+                return
         if self._keep is not None:
             self._keep(sample)  # first: a callback of the user's may take long
         self.watch.observe(sample)
@@ -95,7 +99,8 @@ class Run:
         )
 
     def close(self) -> None:
-        """Leave nothing behind in the process."""
+        """Leave nothing behind in the process, and call back no more; any thread."""
+        self.is_closed = True
         self.response.close()
 
     def _asked_load(self) -> float | None:

@@ -133,11 +133,17 @@ class ProbeFeed:
 
 
 class SamplerThread:
-    """Hands every sample of a feed to `observe`, on a daemon thread."""
+    """Hands every sample of a feed to `observe`, on a daemon thread; `close` is called by a stop."""
 
-    def __init__(self, feed: Feed, observe: Callable[[MemorySample], None]) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        observe: Callable[[MemorySample], None],
+        close: Callable[[], None] | None = None,
+    ) -> None:
         self._feed = feed
         self._observe = observe
+        self._close = close
         self.judging_failures = 0
         """How many samples could not be judged, by an error of ours."""
         self._stopping = False
@@ -179,6 +185,8 @@ class SamplerThread:
         while not self._finished and time.monotonic() < deadline and self._join():
             pass
         self._join()
+        if self._close is not None:
+            self._close()
 
     def abandon(self) -> None:
         """In a forked child: the thread is not there."""
