@@ -7,6 +7,7 @@ observes; `watch.latest` and what else is immutable may be read by any.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 
 from memguard_native.memory.advice import advise
@@ -25,6 +26,9 @@ from memguard_native.memory.surroundings import read_surroundings
 from memguard_native.memory.watch import Watch
 
 logger = logging.getLogger("memguard_native.memory")
+
+# Alerts and suspicions: a process runs for months, and the window rule can raise one every minute.
+_MOST_KEPT = 100
 
 
 class Run:
@@ -63,6 +67,7 @@ class Run:
             find_limit=None if environ is None else self._find_limit,
             responder=self.response,
             learnt=None if keep is None else keep.find_learnt(),
+            most_kept=_MOST_KEPT,
         )
 
     def observe(self, sample: MemorySample) -> None:
@@ -106,7 +111,8 @@ class Run:
     def _asked_load(self) -> float | None:
         assert self._read_load is not None
         try:
-            return float(self._read_load())
+            load = float(self._read_load())
+            return load if math.isfinite(load) else None
         except Exception:
             self._load_failures += 1
             if self._load_failures == 1:

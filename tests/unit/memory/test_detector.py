@@ -645,3 +645,9 @@ def test_examining_changes_nothing():
     first = examined(found)
     assert examined(found) == first
     assert found.leak is None
+
+
+def test_before_the_first_minute_memory_is_neither_above_nor_below_itself():
+    detector = Detector(threshold_mb_per_hour=10.0, warm_up_minutes=5.0)
+    assert detector.peak_above_mb() == 0.0
+    assert detector.floor_below_mb(60) == 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
@@ -220,3 +221,49 @@ def test_a_policy_that_does_not_tell_is_silent_about_window_alerts_too(probe, cl
     grow(monitor, 60, 20)
     assert monitor.snapshot().alert.rule == "window"
     assert (steps(monitor), alerts) == ([], [])
+
+
+@pytest.mark.parametrize("amount", [float("inf"), float("nan")])
+def test_a_load_that_is_no_number_is_not_known(probe, clock, amount):
+    monitor = new(probe, clock, load=lambda: amount)
+    monitor.tick()
+    assert monitor.snapshot().samples[-1].load is None
+
+
+def test_an_explanation_is_json_also_where_something_is_not_known(clock):
+    class FreshForAFewMinutes(Fragmenting):
+        def sample(self) -> MemorySample:
+            sample = super().sample()
+            if clock.now() < 1000.0 + 185 * 60:
+                return sample._replace(malloc_in_use_bytes=None, malloc_free_bytes=None)
+            return sample
+
+    probe = FreshForAFewMinutes(clock)
+    monitor = new(probe, clock)
+    for _ in range(190):
+        monitor.tick()
+        probe.free_bytes += MB
+        clock.advance(60)
+    told = monitor.explain().to_dict()
+    assert json.loads(json.dumps(told, allow_nan=False, default=str))["schema"] == 1
+    refused = [one for one in told["scales"] if one["rule"] == "growth of what malloc keeps free"]
+    assert refused[0]["found"] is None
+
+
+def test_the_end_of_an_alert_by_an_action_is_a_line_in_the_log(clock, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, LOGGER)
+    probe = Fragmenting(clock)
+
+    def trim() -> bool:
+        probe.free_bytes = 0
+        return True
+
+    monkeypatch.setattr("memguard_native._core.malloc_trim", trim)
+    monitor = new(probe, clock, actions=ActionPolicy(trim=True))
+    for _ in range(400):
+        monitor.tick()
+        probe.free_bytes += MB
+        clock.advance(60)
+        if "trim" in steps(monitor):
+            break
+    assert caplog.records[-1].message.startswith(f"memory {monitor.state}")
