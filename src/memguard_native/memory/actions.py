@@ -349,6 +349,11 @@ def _given_back(before: int | None, after: int | None) -> int:
     return 0 if before is None or after is None else max(0, before - after)
 
 
+def was_deed(record: ActionRecord) -> bool:
+    """Whether memory may have changed by it."""
+    return record.step in _MEASURED and not record.dry_run
+
+
 def clears_alert(record: ActionRecord, growth_bytes: float) -> bool:
     """Whether an action gave back so much of the growth that the alert is answered: half of it."""
     return growth_bytes > 0 and record.gave_back_bytes >= growth_bytes / 2

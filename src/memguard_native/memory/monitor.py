@@ -162,7 +162,7 @@ class MemoryMonitor:
         """All that is known now: verdict, cause, forecast, what each window says, evidence, what
         was done, and advice. `str()` of it is a page, `to_dict()` is for JSON."""
         run = self._run
-        return (self._new_run() if run is None else run).explain()
+        return (self._new_run(self._by_hand) if run is None else run).explain()
 
     def start(self) -> None:
         """Start sampling, at once and in state "learning"; nothing happens if it runs already.
@@ -175,8 +175,9 @@ class MemoryMonitor:
         with self._starting:
             if self.running:
                 return
-            run = self._new_run()
-            thread = SamplerThread(self._new_feed(), run.observe, run.close)
+            feed = self._new_feed()
+            run = self._new_run(feed)
+            thread = SamplerThread(feed, run.observe, run.close)
             self._run, self._thread = run, thread
             _running[thread] = self
             try:
@@ -208,15 +209,17 @@ class MemoryMonitor:
         with self._starting:
             run = self._run
             if run is None or run.is_closed:
-                run = self._run = self._new_run()
+                run = self._run = self._new_run(self._by_hand)
         for sample in self._by_hand.take():
             run.observe(sample)
 
-    def _new_run(self) -> Run:
+    def _new_run(self, feed: Feed) -> Run:
         # Here and not above: numpy starts threads, and a process that will fork is to have none.
         from memguard_native.memory.run import Run
 
-        return Run(self._config, self._probe, self.load, self._keep, self._environ)
+        return Run(
+            self._config, self._probe, self.load, self._keep, self._environ, feed.retry_malloc
+        )
 
     def _new_feed(self) -> Feed:
         if _core.HAS_NATIVE_PROBE and self._config.probe is None and self._config.clock is None:
@@ -231,6 +234,8 @@ class MemoryMonitor:
         was_running = thread.running and thread is self._thread
         thread.abandon()
         _running.pop(thread, None)
+        if self._run is not None:
+            self._run.abandon()
         if was_running:
             try:
                 self.start()

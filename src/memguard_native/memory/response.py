@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Mapping
 
 from memguard_native.memory.action_policy import ActionPolicy
-from memguard_native.memory.actions import ActionRecord, Actions, Step, clears_alert
+from memguard_native.memory.actions import ActionRecord, Actions, Step, clears_alert, was_deed
 from memguard_native.memory.config import MonitorConfig
 from memguard_native.memory.effects import ProcessEffects, torch_on_gpu
 from memguard_native.memory.evidence import EvidenceCollector
@@ -28,6 +28,7 @@ class Response:
         config: what may be done, and the user's callbacks.
         probe: measures what an action gives back.
         idle_seconds: for how long nothing has been in flight; None: the load is not known.
+        retry_malloc: has the sampler read malloc's figures again, if it gave them up as too dear.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Response:
         config: MonitorConfig,
         probe: Probe,
         idle_seconds: Callable[[], float | None],
+        retry_malloc: Callable[[], object] | None = None,
     ) -> None:
         self._monotonic = time.monotonic if config.clock is None else config.clock.now
         self._on_alert = Callback("on_alert", config.on_alert)
@@ -64,6 +66,7 @@ class Response:
             # A monitor that is dropped without a stop() must not leave the process being sampled.
             weakref.finalize(self, self._evidence.disarm)
         self._idle_seconds = idle_seconds
+        self._retry_malloc = retry_malloc
         self._raised_at: dict[str, float] = {}
         self._reported: Mapping[str, object] | None = None
         self._is_closed = False
@@ -106,11 +109,19 @@ class Response:
             )
             leak = watch.detector.leak
             grown = 0.0 if leak is None else leak.growth.grown_mb * BYTES_PER_MB
+            if self._retry_malloc is not None and any(map(was_deed, records)):
+                self._retry_malloc()
             for record in records:
                 if rule == "floor" and clears_alert(record, grown):
                     watch.clear_leak()
                 if record.step is Step.trim and record.gave_back_bytes:
                     watch.detector.restart_trimmed()
+
+    def abandon(self) -> None:
+        """In a forked child: do nothing more, and leave alone what the parent has begun."""
+        if self._evidence is not None:
+            self._evidence.abandon()
+        self.close()
 
     def close(self) -> None:
         """Leave nothing behind in the process, and do nothing more: the run is over."""

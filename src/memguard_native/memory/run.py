@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from memguard_native.memory.advice import advise
 from memguard_native.memory.config import MonitorConfig
@@ -27,6 +28,8 @@ from memguard_native.memory.watch import Watch
 
 logger = logging.getLogger("memguard_native.memory")
 
+_T = TypeVar("_T")
+
 # Alerts and suspicions: a process runs for months, and the window rule can raise one every minute.
 _MOST_KEPT = 100
 
@@ -41,6 +44,7 @@ class Run:
         keep: writes into the slot of this process; None: nothing outlives it.
         environ: where MEMGUARD_LIMIT is, for limits of the system; None: they are not for the
             memory that is watched.
+        retry_malloc: has the sampler read malloc's figures again.
     """
 
     def __init__(
@@ -50,18 +54,20 @@ class Run:
         load: Load,
         keep: Keeper | None,
         environ: Mapping[str, str] | None,
+        retry_malloc: Callable[[], object] | None = None,
     ) -> None:
         self._config = config
         self._keep = keep
         self._environ = environ
         self._read_load = config.load
         self._load_failures = 0
+        self._has_failed_to_keep = False
         self._blocks = BlockCounter()
         self._gpu = GpuReader(config.gpu)
         self._leave = None if keep is None else Leaving(keep, load, config)
         self.is_closed = False
         """Whether it is over."""
-        self.response = Response(config, probe, load.idle_seconds)
+        self.response = Response(config, probe, load.idle_seconds, retry_malloc)
         self.watch = Watch(
             config,
             find_limit=None if environ is None else self._find_limit,
@@ -78,11 +84,11 @@ class Run:
             sample = sample._replace(load=self._asked_load())
             if self.is_closed:
                 return
-        if self._keep is not None:
-            self._keep(sample)  # first: a callback of the user's may take long
+        if self._keep is not None:  # first: a callback of the user's may take long
+            self._try_to_keep(self._keep, sample)
         self.watch.observe(sample)
         if self._leave is not None:
-            self._leave(self.watch)
+            self._try_to_keep(self._leave, self.watch)
 
     def explain(self) -> Explanation:
         """All that is known now; any thread."""
@@ -103,10 +109,25 @@ class Run:
             advice=() if alert is None else tuple(advise(circumstances_of(alert))),
         )
 
+    def abandon(self) -> None:
+        """In a forked child: this run is the parent's."""
+        self.is_closed = True
+        self.response.abandon()
+
     def close(self) -> None:
         """Leave nothing behind in the process, and call back no more; any thread."""
         self.is_closed = True
         self.response.close()
+
+    def _try_to_keep(self, keep: Callable[[_T], object], what: _T) -> None:
+        try:
+            keep(what)
+        except Exception:  # what is shared is of use to others; the guard of this process goes on
+            if not self._has_failed_to_keep:
+                self._has_failed_to_keep = True
+                logger.exception(
+                    "memory history could not be kept; further failures are not logged"
+                )
 
     def _asked_load(self) -> float | None:
         assert self._read_load is not None

@@ -47,6 +47,9 @@ class Feed(Protocol):
         """Wait for samples and return them, oldest first; nothing when closed, or by chance."""
         ...
 
+    def retry_malloc(self) -> None:
+        """Something was done: read malloc's figures again, if they were given up as too dear."""
+
     def close(self) -> None:
         """Wake up who waits, for good. Idempotent; also from a signal handler."""
 
@@ -74,7 +77,6 @@ class NativeFeed:
         return [MemorySample._make(sample) for sample in samples]
 
     def retry_malloc(self) -> None:
-        """Read malloc's figures again, if they were given up as dear: something was done."""
         self._sampler.retry_malloc()
 
     def close(self) -> None:
@@ -125,6 +127,9 @@ class ProbeFeed:
             sample = sample._replace(monotonic_ns=round(self._clock.now() * 1e9))
         return [sample]
 
+    def retry_malloc(self) -> None:
+        pass  # a probe of Python has no budget that ends
+
     def close(self) -> None:
         self._closing.put(None)
 
@@ -133,7 +138,7 @@ class ProbeFeed:
 
 
 class SamplerThread:
-    """Hands every sample of a feed to `observe`, on a daemon thread; `close` is called by a stop."""
+    """Hands every sample of a feed to `observe`, on a daemon thread; a stop calls `close`."""
 
     def __init__(
         self,

@@ -403,7 +403,9 @@ def test_an_alert_that_stands_for_days_is_told_once(effects):
     for _ in range(300):
         effects.clock.advance(600.0)
         actions.act(alert_of("python-objects"), 1000.0)
-    assert [effects.done.count(step) for step in ("log", "callback", "collect", "advise")] == [1] * 4
+    assert [effects.done.count(step) for step in ("log", "callback", "collect", "advise")] == [
+        1
+    ] * 4
     assert len(actions.records) == 104
 
 

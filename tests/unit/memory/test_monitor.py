@@ -333,3 +333,35 @@ class Growing:
     def sample(self) -> MemorySample:
         self.taken += 1
         return MemorySample(time.monotonic_ns(), 0, anon_bytes=self.taken * 2**20)
+
+
+def test_a_forked_child_abandons_the_run_of_its_parent(monitor, seen):
+    monitor.start()
+    assert seen.first.wait(10)
+    thread, run = monitor._thread, monitor._run
+    monitor._restart_in_child(thread)
+    assert run.is_closed
+    assert monitor._run is not run
+    thread._feed.close()  # here the thread is there, unlike in a child
+    thread._thread.join(10)
+
+
+def test_memory_is_judged_also_where_its_history_cannot_be_kept(probe, clock, caplog):
+    monitor = MemoryMonitor(probe=probe, clock=clock)
+
+    class Full:
+        def find_learnt(self):
+            return None
+
+        def __call__(self, sample):
+            raise OSError("no space left on device")
+
+        tell_limit = keep_learnt = tell_requests = __call__
+
+    monitor._keep = Full()
+    monitor.tick()
+    monitor.tick()
+    assert monitor.snapshot().sample_count == 2
+    assert [record.message for record in caplog.records] == [
+        "memory history could not be kept; further failures are not logged"
+    ]

@@ -10,8 +10,10 @@ import pytest
 from memguard_native import ActionPolicy
 from memguard_native.memory.actions import Step
 from memguard_native.memory.alert import MemoryState
+from memguard_native.memory.load import Load
 from memguard_native.memory.monitor import MemoryMonitor
 from memguard_native.memory.response import Response
+from memguard_native.memory.run import Run
 from memguard_native.memory.sample import MemorySample
 
 MB = 2**20
@@ -267,3 +269,15 @@ def test_the_end_of_an_alert_by_an_action_is_a_line_in_the_log(clock, monkeypatc
         if "trim" in steps(monitor):
             break
     assert caplog.records[-1].message.startswith(f"memory {monitor.state}")
+
+
+def test_after_a_deed_malloc_is_asked_again_for_its_figures(probe, clock):
+    asked = []
+    config = new(probe, clock, actions="auto")._config
+    run = Run(config, probe, Load(), None, None, retry_malloc=lambda: asked.append(True))
+    for _ in range(200):
+        run.observe(probe.sample())
+        probe.private_bytes += MB
+        clock.advance(60)
+    assert [record.step for record in run.response.records].count(Step.collect) == 1
+    assert asked == [True]
