@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 
-import pytest
-
 from memguard_native import ActionPolicy
 from memguard_native.memory.actions import Step
 from memguard_native.memory.alert import MemoryState
@@ -33,17 +31,6 @@ class Fragmenting:
             malloc_in_use_bytes=50 * MB,
             malloc_free_bytes=self.free_bytes,
         )
-
-
-@pytest.fixture
-def grow(clock, probe):
-    def run(monitor: MemoryMonitor, mb_per_hour: float, minutes: int) -> None:
-        for _ in range(minutes):
-            monitor.tick()
-            probe.private_bytes += round(mb_per_hour / 60 * MB)
-            clock.advance(60)
-
-    return run
 
 
 def new(probe, clock, **settings) -> MemoryMonitor:
