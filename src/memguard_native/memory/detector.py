@@ -38,6 +38,7 @@ _LEAST_SAMPLES_PER_BLOCK = 3
 # Measured over recorded leaks: 0.98 of them have such a trend within the hour, and so has every
 # third healthy process. Mann-Kendall: by chance once in a hundred.
 _TREND_MINUTES = 60
+_TREND_HOURS = np.arange(_TREND_MINUTES) / MINUTES_PER_HOUR
 _TREND_Z = 2.326
 # What is not seen for so long is over.
 _CLEAR_MINUTES = 30
@@ -197,7 +198,7 @@ class Detector:
     def _find_trend(self) -> None:
         live = self.series.column("live")[-_TREND_MINUTES:]
         if len(live) == _TREND_MINUTES:
-            slope = theil_sen(live, 1 / MINUTES_PER_HOUR)
+            slope = theil_sen(live, _TREND_HOURS)
             if slope > self._threshold and mann_kendall_z(live) > _TREND_Z:
                 self._last_trend = self.series.minute
                 self.trend_mb_per_hour = slope

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -165,7 +166,7 @@ def judge_floor(
     grown = float(floor[-1] - floor[0])
     if grown <= 0:
         return Refusal("growth", grown, 0.0)
-    slopes = pairwise_slopes(floor, window / BLOCKS / MINUTES_PER_HOUR)
+    slopes = pairwise_slopes(floor, _block_starts(window) / MINUTES_PER_HOUR)
     rate = float(np.median(slopes))
     least_rate = scale.least_rate * threshold_mb_per_hour
     if rate < least_rate:
@@ -231,9 +232,13 @@ def _block_minima(values: Column, window: int) -> Column | None:
     """
     if len(values) < window:
         return None
-    edges = np.linspace(0, window, BLOCKS + 1).round().astype(int)[:-1]
-    minima: Column = np.fmin.reduceat(values[-window:], edges)
+    minima: Column = np.fmin.reduceat(values[-window:], _block_starts(window))
     return minima
+
+
+@lru_cache(maxsize=16)
+def _block_starts(window: int) -> NDArray[np.intp]:
+    return np.linspace(0, window, BLOCKS + 1).round().astype(np.intp)[:-1]
 
 
 def _highest_before(values: Column, window: int) -> float:

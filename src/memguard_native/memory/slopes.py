@@ -24,16 +24,16 @@ def _pairs(count: int) -> tuple[_Indices, _Indices]:
     return first, second
 
 
-def pairwise_slopes(values: Column, spacing: float = 1.0) -> Column:
-    """The slope between any two of `values`, which are `spacing` apart; NaN ones are left out."""
+def pairwise_slopes(values: Column, at: Column) -> Column:
+    """The slope between any two of `values`, which are of these times; NaN ones are left out."""
     first, second = _pairs(len(values))
-    slopes: Column = (values[second] - values[first]) / ((second - first) * spacing)
+    slopes: Column = (values[second] - values[first]) / (at[second] - at[first])
     return slopes[~np.isnan(slopes)]
 
 
-def theil_sen(values: Column, spacing: float = 1.0) -> float:
+def theil_sen(values: Column, at: Column) -> float:
     """The median of these slopes; NaN if there is none."""
-    slopes = pairwise_slopes(values, spacing)
+    slopes = pairwise_slopes(values, at)
     return float(np.median(slopes)) if len(slopes) else float("nan")
 
 
@@ -64,4 +64,4 @@ def rate_of_medians(values: Column, window_minutes: int, blocks: int = 12) -> fl
             for block in np.split(recent, edges[1:-1])
         ]
     )
-    return theil_sen(medians, len(recent) / blocks / 60.0)
+    return theil_sen(medians, (edges[:-1] + edges[1:]) / 2.0 / 60.0)

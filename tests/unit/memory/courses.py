@@ -75,6 +75,7 @@ def fed(fresh: Detector, course: Iterable[MemorySample], room_mb: float | None =
 
 class Found(NamedTuple):
     sample: int
+    minute: int
     leak: Leak
 
 
@@ -85,12 +86,12 @@ def first_leak(
     room_mb: float | None = None,
     **columns: Any,
 ) -> Found | None:
-    """The number of the sample at which a leak is first believed in, and that leak."""
+    """When a leak is first believed in, and which."""
     fresh = detector(**(settings or {}))
     for number, each in enumerate(samples(private_mb, **columns)):
         fresh.add(each, room_mb=room_mb)
         if fresh.leak is not None:
-            return Found(number, fresh.leak)
+            return Found(number, fresh.series.minute, fresh.leak)
     return None
 
 
