@@ -171,6 +171,11 @@ def judge_floor(
     least_rate = scale.least_rate * threshold_mb_per_hour
     if rate < least_rate:
         return Refusal("rate", rate, least_rate)
+    # What is sampled in the midst of a sawtooth has a floor that is up to one step of it too high,
+    # and for hours more and more so if the two have nearly the same rhythm.
+    movement = _movement(values[-window:])
+    if grown <= movement:
+        return Refusal("movement of a minute", grown, movement)
     for rule, found, limit, fits in _shape(minima, floor, grown, scale):
         if not fits:
             return Refusal(rule, found, limit)
@@ -234,6 +239,11 @@ def _block_minima(values: Column, window: int) -> Column | None:
         return None
     minima: Column = np.fmin.reduceat(values[-window:], _block_starts(window))
     return minima
+
+
+def _movement(values: Column) -> float:
+    """How far memory moves from one sample to the next, in the median."""
+    return float(np.median(np.abs(np.diff(values[~np.isnan(values)]))))
 
 
 @lru_cache(maxsize=16)

@@ -141,6 +141,30 @@ def test_the_rate_must_reach_the_least_of_the_scale_in_thresholds():
     assert refusal == ("rate", pytest.approx(6), pytest.approx(6.003))
 
 
+def test_growth_must_be_more_than_memory_moves_from_one_minute_to_the_next():
+    def moving_by(movement: float) -> FloorGrowth | Refusal:
+        return judge_floor(minutes_of(LINE) + movement * (np.arange(120) % 2), LENIENT, 10.0)
+
+    assert isinstance(moving_by(10.9), FloorGrowth)
+    assert moving_by(11.1) == ("movement of a minute", pytest.approx(11), pytest.approx(11.1))
+
+
+def test_the_beat_of_a_sawtooth_and_the_samples_is_no_leak():
+    # Each tooth is met 1.2 s earlier than the one before, so its lowest sample rises for hours.
+    minutes = np.arange(243)
+    values = 100 + (minutes + 7.38) % 9.98 / 9.98 * 1362
+    refusal = judge_floor(values, SCALES[3], 10.0)
+    assert refusal.rule == "movement of a minute"
+    assert refusal.limit == pytest.approx(1362 / 9.98)
+
+
+def test_movement_is_between_samples_that_are_known():
+    values = minutes_of(LINE) + 20.0 * (np.arange(120) % 4 < 2)
+    assert isinstance(judge_floor(values, LENIENT, 10.0), FloorGrowth)
+    values[1::2] = np.nan
+    assert judge_floor(values, LENIENT, 10.0).rule == "movement of a minute"
+
+
 @pytest.mark.parametrize(
     ("blocks", "even_steps"),
     [
