@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memguard_native.memory.minutes import HISTORY_MINUTES, Column
-from memguard_native.memory.slopes import pairwise_slopes
+from memguard_native.memory.slopes import median, pairwise_slopes, quantile
 
 BLOCKS = 12
 MINUTES_PER_HOUR = 60.0
@@ -166,8 +166,8 @@ def judge_floor(
     grown = float(floor[-1] - floor[0])
     if grown <= 0:
         return Refusal("growth", grown, 0.0)
-    slopes = pairwise_slopes(floor, _block_starts(window) / MINUTES_PER_HOUR)
-    rate = float(np.median(slopes))
+    slopes = np.sort(pairwise_slopes(floor, _block_starts(window) / MINUTES_PER_HOUR))
+    rate = quantile(slopes, 0.5)
     least_rate = scale.least_rate * threshold_mb_per_hour
     if rate < least_rate:
         return Refusal("rate", rate, least_rate)
@@ -183,8 +183,8 @@ def judge_floor(
     least_end = before + _NEW_HIGH_IN_HISTORY * grown
     if floor[-1] <= least_end:
         return Refusal("new high in history", float(floor[-1]), least_end)
-    low, high = np.percentile(slopes, (5, 95))
-    return FloorGrowth(rate, float(low), float(high), grown, float(floor[-1]))
+    low, high = quantile(slopes, 0.05), quantile(slopes, 0.95)
+    return FloorGrowth(rate, low, high, grown, float(floor[-1]))
 
 
 def _shape(
@@ -243,7 +243,7 @@ def _block_minima(values: Column, window: int) -> Column | None:
 
 def _movement(values: Column) -> float:
     """How far memory moves from one sample to the next, in the median."""
-    return float(np.median(np.abs(np.diff(values[~np.isnan(values)]))))
+    return median(np.abs(np.diff(values[~np.isnan(values)])))
 
 
 @lru_cache(maxsize=16)

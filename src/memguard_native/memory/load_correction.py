@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from memguard_native.memory.minutes import Column
+from memguard_native.memory.slopes import median
 
 _LEAST_CHANGES = 20
 # A load that is reported as a mean over minutes shows in blocks only.
@@ -72,12 +73,12 @@ def _per_change(memory: Column, load: Column, least_changes: int) -> float:
 def _unusual_changes(values: Column) -> Column:
     # Less the usual one: what a leak or a ramp of load adds to each.
     changes = np.diff(values)
-    unusual: Column = changes - np.median(changes)
+    unusual: Column = changes - median(changes)
     return unusual
 
 
 def _spread(values: Column) -> float:
-    return float(np.median(np.abs(values - np.median(values))))
+    return median(np.abs(values - median(values)))
 
 
 def _block_medians(values: Column) -> Column:

@@ -322,6 +322,10 @@ def stairs(count: int):
     return lambda u: np.floor(u * (count + 0.999)) / count
 
 
+def blocks_of(*floor: float):
+    return lambda u: np.asarray(floor)[np.minimum((u * 12).astype(int), 11)]
+
+
 def test_windows_are_from_42_minutes_to_six_hours_and_twelve_minutes_near_a_limit():
     windows = [scale.window_minutes for scale in SCALES]
     assert windows == [42, 80, 130, 180, 180, 300, 360]
@@ -393,7 +397,21 @@ def test_a_ramp_between_two_plateaus_is_no_leak(scale: Scale):
     [
         # Memory that is taken in lumps, six of them.
         (stairs(5), (LEAK, "scatter", "scatter", LEAK, LEAK, LEAK, LEAK, LEAK)),
-        # The first 63 % of a warm-up, and the first 89 %.
+        # A leak that pauses, and catches up: once for hours, twice for less.
+        (
+            blocks_of(0, 10, 25, 34, 35, 37, 38, 59, 78, 92, 99, 100),
+            (*["scatter"] * 6, LEAK, "scatter"),
+        ),
+        (
+            blocks_of(0, 8, 14, 23, 32, 38, 52, 73, 74, 74, 86, 100),
+            (LEAK, "scatter", "scatter", "scatter", LEAK, LEAK, LEAK, "scatter"),
+        ),
+        # The first 33, 45, 63 and 89 % of a warm-up.
+        (lambda u: 1 - np.exp(-0.4 * u), (LEAK, "bend", *[LEAK] * 6)),
+        (
+            lambda u: 1 - np.exp(-0.6 * u),
+            (LEAK, "bend", "bend", "bend", LEAK, LEAK, LEAK, LEAK),
+        ),
         (
             lambda u: 1 - np.exp(-u),
             (LEAK, "scatter", "scatter", "bend", LEAK, LEAK, LEAK, "bend"),

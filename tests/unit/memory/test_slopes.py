@@ -10,7 +10,9 @@ import pytest
 
 from memguard_native.memory.slopes import (
     mann_kendall_z,
+    median,
     pairwise_slopes,
+    quantile,
     rate_of_medians,
     theil_sen,
 )
@@ -22,6 +24,31 @@ NAN = np.nan
 
 def array(*values: float) -> np.ndarray:
     return np.array(values, dtype=float)
+
+
+# --- quantiles -----------------------------------------------------------------------------------
+
+
+def test_a_quantile_lies_between_its_neighbours():
+    ordered = array(0, 10, 20, 40, 80)
+    assert [quantile(ordered, share) for share in (0, 0.25, 0.3, 0.5, 0.9, 1)] == [
+        0, 10, 12, 20, 64, 80
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 12, 66])
+def test_quantiles_are_those_of_numpy(count: int):
+    values = np.random.default_rng(count).normal(0, 100, count)
+    for share in (0.0, 0.05, 0.5, 0.95, 1.0):
+        found = quantile(np.sort(values), share)
+        assert found == pytest.approx(np.quantile(values, share))
+    assert median(values) == pytest.approx(np.median(values))
+
+
+def test_a_median_does_not_reorder_its_values():
+    values = array(3, 1, 2)
+    assert median(values) == 2
+    assert values.tolist() == [3, 1, 2]
 
 
 # --- Theil and Sen -------------------------------------------------------------------------------
