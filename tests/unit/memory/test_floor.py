@@ -406,7 +406,8 @@ def test_a_ramp_between_two_plateaus_is_no_leak(scale: Scale):
             blocks_of(0, 8, 14, 23, 32, 38, 52, 73, 74, 74, 86, 100),
             (LEAK, "scatter", "scatter", "scatter", LEAK, LEAK, LEAK, "scatter"),
         ),
-        # The first 33, 45, 63 and 89 % of a warm-up.
+        # The first 26, 33, 45, 63 and 89 % of a warm-up.
+        (lambda u: 1 - np.exp(-0.3 * u), (LEAK,) * 8),
         (lambda u: 1 - np.exp(-0.4 * u), (LEAK, "bend", *[LEAK] * 6)),
         (
             lambda u: 1 - np.exp(-0.6 * u),
@@ -438,6 +439,35 @@ def test_scales_differ_in_what_they_take_for_a_line(shape, verdicts: tuple[str, 
     assert dict(zip(NAMES, verdicts, strict=True)) == {
         name: verdict(scale, shape) for name, scale in KINDS.items()
     }
+
+
+long_scales = pytest.mark.parametrize("scale", SCALES[-2:], ids=NAMES[5:7])
+
+
+@long_scales
+def test_in_hours_each_half_must_grow_at_two_fifths_of_the_mean(scale: Scale):
+    def kinked(slower_half: float):
+        return lambda u: slower_half * u + 2 * (1 - slower_half) * np.maximum(0, u - 0.5)
+
+    assert verdict(scale, kinked(0.6)) == LEAK
+    assert verdict(scale, kinked(0.3)) == "halves"
+
+
+@long_scales
+def test_in_hours_the_end_must_be_well_above_what_was_reached_before(scale: Scale):
+    def wave(height: float):
+        return blocks_of(0, 9, 18, 27, 36, 45, 54, 63, height, 82, 91, 100)
+
+    assert verdict(scale, wave(94)) == LEAK
+    assert verdict(scale, wave(96)) == "new high"
+
+
+def test_in_three_hours_the_end_must_be_a_little_above_what_was_reached_before():
+    assert verdict(SCALES[3], blocks_of(*range(8), 10.9, 9, 10, 11)) == "new high"
+
+
+def test_over_six_hours_memory_may_bend_most():
+    assert verdict(SCALES[-1], lambda u: 1 - np.exp(-1.75 * u)) == LEAK
 
 
 def test_a_growth_is_not_changed_by_a_constant():
