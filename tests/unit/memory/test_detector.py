@@ -588,13 +588,13 @@ def test_a_trend_below_the_threshold_is_not():
     )
 
 
-def test_a_slope_that_may_be_chance_is_not():
-    # Steeper than the threshold, but not one pair in a hundred more rises than by chance.
-    values = 100 + 200 * random(60, seed=5)
-    values[-1] = 100
-    slopes = fed(detector(threshold_mb_per_hour=0.001), samples(values))
-    assert slopes.trend_mb_per_hour is None
-    assert fed(detector(threshold_mb_per_hour=0.001), samples(np.sort(values))).trend_mb_per_hour
+@pytest.mark.parametrize(("fallen", "is_suspicious"), [(15, True), (16, False)])
+def test_a_slope_that_is_by_chance_once_in_a_hundred_is_not(fallen: int, is_suspicious: bool):
+    # An hour that rises, of which the lowest minutes come last: of 1770 pairs, 2 * fallen *
+    # (60 - fallen) fewer rise than fall, which is z = 2.67 and z = 2.30.
+    values = np.roll(ramp(60, 60), -fallen)
+    found = fed(detector(threshold_mb_per_hour=0.01), samples(values))
+    assert (found.trend_mb_per_hour is not None) == is_suspicious
 
 
 def test_a_trend_is_of_live_memory():
