@@ -363,16 +363,17 @@ def test_private_memory_that_is_no_leak_by_its_shape_is_no_fragmentation():
     assert verdict.rule == "steps"
 
 
-def test_private_memory_that_goes_with_the_load_is_no_fragmentation():
-    load = np.arange(190) / 190 * 60 + 30 * random(190)
-    high_water = np.maximum.accumulate(load)
-    private = 100 + high_water
-    course = samples(private, free_mb=private - 50 - load, load=load)
-    found = fed(detector(), course)
-    assert found.per_load_mb == pytest.approx(1, rel=0.05)
-    without = fed(detector(), samples(private, free_mb=private - 50 - load))
-    assert isinstance(examined(without)[3, "private"], FloorGrowth | Refusal)
-    assert isinstance(examined(found)[3, "private"], Refusal)
+def test_private_memory_that_grows_with_the_load_is_no_fragmentation():
+    # 17 MB/h, of which 8 are a load that grows: what is left is below the threshold.
+    private = ramp(190, 17)
+    load = ramp(190, 8, start_mb=10) + 10 * random(190)
+    columns = {"free_mb": private - 50 - load}
+    unreported = fed(detector(), samples(private, **columns))
+    assert isinstance(examined(unreported)[3, "private"], FloorGrowth)
+    reported = fed(detector(), samples(private, load=load, **columns))
+    assert reported.per_load_mb == pytest.approx(1)
+    verdict = examined(reported)[3, "private"]
+    assert verdict == ("rate", pytest.approx(9, abs=0.9), pytest.approx(10))
 
 
 def test_fragmentation_beside_a_load_is_found_without_the_load():
