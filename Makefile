@@ -7,14 +7,22 @@ BUILD  := build
 
 SOURCES := pyproject.toml CMakeLists.txt $(shell find cpp/include cpp/bindings src -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: run test test-freethreaded unit lint types cpp interleavings asan tsan bench soak clean build debian-packages compiler
+.PHONY: run test sanitizers ready test-freethreaded unit lint types cpp interleavings asan tsan bench soak clean build debian-packages compiler
 .DELETE_ON_ERROR:
 
 run: $(STAMPS)/build $(STAMPS)/model
 	$(BIN)/memguard embed
 
-test: debian-packages lint interleavings asan tsan types $(STAMPS)/build $(STAMPS)/test $(STAMPS)/ujson $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench
+# The compiler has the processors for itself while pip waits for the network: two things at a time, each in order.
+test: debian-packages $(STAMPS)/tools
+	$(MAKE) --jobs=2 sanitizers ready
 	$(BIN)/python -m pytest -m "not slow"
+
+sanitizers:
+	$(MAKE) --jobs=1 interleavings asan tsan
+
+ready:
+	$(MAKE) --jobs=1 lint $(STAMPS)/build $(STAMPS)/test $(STAMPS)/ujson $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench types
 
 unit: $(STAMPS)/build $(STAMPS)/test
 	$(BIN)/python -m pytest tests/unit tests/model tests/test_architecture.py

@@ -34,6 +34,8 @@ _ROWS = (
         "memguard, no load reported",
         "**memguard**, other programs, load unknown",
     ),
+    ("detector_blind", "memguard", "**memguard**, blind"),
+    ("detector_blind", "memguard, no load reported", "**memguard**, blind, load unknown"),
     ("detector", 'memguard, rule="window"', 'memguard, `rule="window"`'),
     ("detector", "original's formula, rss", "the original's formula"),
     ("detector", "least squares, 60 samples", "least squares, 60 minutes"),

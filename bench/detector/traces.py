@@ -21,6 +21,8 @@ from memguard_native.memory.trace_file import read_trace
 DEVELOPMENT = Path(__file__).resolve().parents[2] / "tests" / "traces"
 # Programs that no constant was chosen on.
 UNSEEN = DEVELOPMENT / "unseen"
+# Programs that nobody who made a rule had looked at.
+BLIND = DEVELOPMENT / "blind"
 
 # They were recorded in time lapse: so many seconds stand for a minute.
 _MINUTE_S = 0.25

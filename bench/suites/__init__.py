@@ -37,6 +37,7 @@ ORDER = (
     "monitored_server",
     "detector",
     "detector_unseen",
+    "detector_blind",
     "detector_verdicts",
     "detector_step",
     "evidence_cost",

@@ -48,6 +48,18 @@ def suite(b: Bench) -> None:
     _declare_goals(b)
 
 
+def record_others(b: Bench, folder: Path) -> None:
+    """The scores on other programs, against the same goals, which are told and not binding."""
+    for with_load, suffix in LOADS.items():
+        case = OURS + suffix
+        tables.record(b, case, Score(verdicts.outcomes(folder, with_load)), "memguard-native")
+        b.budget(case, metric=tables.PRECISION, at_least=0.95, binding=False)
+        b.budget(case, metric=tables.RECALL, at_least=0.95, binding=False)
+        b.budget(case, metric=tables.FALSE_ALERTS, at_most=0.01, binding=False)
+    record_rivals(b, folder)
+    b.plane(tables.FALSE_ALERTS, tables.MEAN_DELAY)
+
+
 def record_rivals(b: Bench, folder: Path) -> None:
     """A row for each, also for one that lacks its library; and one for our window rule."""
     read = traces.load(folder)

@@ -20,6 +20,8 @@ MODULES = (
     "healthy_jobs",
     "healthy_runtime",
     "healthy_slow",
+    "blind_leaks",
+    "blind_healthy",
 )
 
 

@@ -27,7 +27,7 @@ def test_a_trace_has_the_columns_of_the_given_traces_and_a_row_a_minute() -> Non
     assert all(int(line[COLUMNS.index("anon_kb")]) > 0 for line in trace[1:])
 
 
-@pytest.mark.parametrize("directory", ["traces", "traces/unseen"])
+@pytest.mark.parametrize("directory", ["traces", "traces/unseen", "traces/blind"])
 def test_labels_name_what_is_there(directory: str) -> None:
     with open(ROOT / "tests" / directory / "labels.csv") as file:
         labels = {label["name"]: label for label in csv.DictReader(file)}
@@ -36,8 +36,9 @@ def test_labels_name_what_is_there(directory: str) -> None:
     }
 
 
-def test_the_labels_of_unseen_traces_are_those_of_the_programs() -> None:
-    with open(ROOT / "tests" / "traces" / "unseen" / "labels.csv") as file:
+@pytest.mark.parametrize("directory", ["unseen", "blind"])
+def test_the_labels_of_recorded_traces_are_those_of_the_programs(directory: str) -> None:
+    with open(ROOT / "tests" / "traces" / directory / "labels.csv") as file:
         for label in csv.DictReader(file):
             own = PROGRAMS[label["name"]].label()
             assert label == {key: str(value) for key, value in own.items()}

@@ -69,7 +69,8 @@ class ProcProbe:
         start_ns = time.monotonic_ns()
         wall_ns = time.time_ns()
         with self._problems():
-            known = dict(line.partition(":")[::2] for line in self._read("status").splitlines())
+            lines = (line.partition(":") for line in self._read("status").splitlines())
+            known = {name: value for name, _, value in lines}
             stat = self._stat()
         # Behind the status: what was read before this check is of this process.
         if stat[_START_FIELD] != self._started or stat[_STATE_FIELD] in _ENDED_STATES:

@@ -25,19 +25,6 @@ LEFT = Learnt(
 
 
 @pytest.fixture
-def grow(clock, probe):
-    """grow(monitor, mb_per_hour, minutes) feeds a monitor with growth, a sample a minute."""
-
-    def run(monitor: MemoryMonitor, mb_per_hour: float, minutes: int) -> None:
-        for _ in range(minutes):
-            monitor.tick()
-            probe.private_bytes += round(mb_per_hour / 60 * MB)
-            clock.advance(60)
-
-    return run
-
-
-@pytest.fixture
 def leave(monkeypatch):
     """leave(learnt): a process before this one has left it."""
 

@@ -38,17 +38,6 @@ class Fragmenting:
         )
 
 
-@pytest.fixture
-def grow(clock, probe):
-    def run(monitor: MemoryMonitor, mb_per_hour: float, minutes: int) -> None:
-        for _ in range(minutes):
-            monitor.tick()
-            probe.private_bytes += round(mb_per_hour / 60 * MB)
-            clock.advance(60)
-
-    return run
-
-
 def new(probe, clock, **settings) -> MemoryMonitor:
     return MemoryMonitor(probe=probe, clock=clock, **{"evidence": False, **settings})
 
