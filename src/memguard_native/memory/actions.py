@@ -22,7 +22,8 @@ logger = logging.getLogger("memguard_native.memory")
 
 SCHEMA = 1
 
-# Records of alerts long gone are only of interest for the trims among them.
+# Of what is older two things are still asked for: when the last trim was and whether it was worth
+# it, and what has been done once about the alert that stands.
 _MOST_RECORDS = 100
 
 
@@ -36,6 +37,9 @@ class Step(StrEnum):
     empty_gpu_cache = "empty_gpu_cache"
     advise = "advise"
     recycle = "recycle"
+
+
+_REPEATED = frozenset({Step.trim, Step.recycle})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,7 +246,8 @@ class Actions:
 
     @property
     def records(self) -> tuple[ActionRecord, ...]:
-        """What was done so far, oldest first; the newest 100, and every trim."""
+        """What was done so far, oldest first; the newest 100, and before them the last trim and
+        what was done once about the newest alert."""
         return self._records
 
     def act(
@@ -320,7 +325,14 @@ class Actions:
     def _remember(self, record: ActionRecord) -> None:
         kept = (*self._records, record)
         old, new = kept[:-_MOST_RECORDS], kept[-_MOST_RECORDS:]
-        self._records = (*(one for one in old if one.step is Step.trim), *new)
+        last_trim = next((one for one in reversed(kept) if one.step is Step.trim), None)
+        told = (
+            one
+            for one in old
+            if one is last_trim
+            or (one.step not in _REPEATED and one.alert_sample == record.alert_sample)
+        )
+        self._records = (*told, *new)
 
     def _tell(self, record: ActionRecord) -> None:
         if self._on_action is None:
@@ -335,6 +347,11 @@ class Actions:
 
 def _given_back(before: int | None, after: int | None) -> int:
     return 0 if before is None or after is None else max(0, before - after)
+
+
+def was_deed(record: ActionRecord) -> bool:
+    """Whether memory may have changed by it."""
+    return record.step in _MEASURED and not record.dry_run
 
 
 def clears_alert(record: ActionRecord, growth_bytes: float) -> bool:

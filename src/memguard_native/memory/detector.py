@@ -232,6 +232,8 @@ class Detector:
     def floor_below_mb(self, window_minutes: int) -> float:
         """How far the least private memory of a window's last block is below that of now."""
         recent = self.series.column("private")[-max(1, window_minutes // BLOCKS) :]
+        if not len(recent):
+            return 0.0
         return float(recent[-1] - np.nanmin(recent))
 
     def _find_trend(self) -> None:

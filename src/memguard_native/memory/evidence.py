@@ -219,6 +219,11 @@ class EvidenceCollector:
             self._failures.append({"source": name, "error": "ended before the second look"})
             self._measured(name, source.cancel)
 
+    def abandon(self) -> None:
+        """In a forked child: forget a collection of the parent's. What it began in the process is
+        the parent's to end, and a cancel would end what the child has begun."""
+        self._begun.clear()
+
     def report(self) -> dict[str, Any]:
         """What is known so far, ready for JSON; "complete" tells whether more is to come."""
         if self._armed_at is None:

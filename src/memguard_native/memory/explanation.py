@@ -5,6 +5,7 @@ Made on demand, from what the monitor's thread has concluded so far.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -31,6 +32,13 @@ class ScaleVerdict:
     """What the rule looked at; the rate of a leak in MB/hour."""
     limit: float
     """What it allows; for a leak the least likely rate."""
+
+    def to_dict(self) -> dict[str, object]:
+        """All fields under their names; None for what is not known, as JSON has no NaN."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
 
 
 def verdict_of(scale: Scale, signal: str, said: FloorGrowth | Refusal) -> ScaleVerdict:
@@ -75,7 +83,7 @@ class Explanation:
             "limit": None if self.limit is None else self.limit._asdict(),
             "parts_mb_per_hour": dict(self.parts_mb_per_hour),
             "per_load_mb": self.per_load_mb,
-            "scales": [asdict(one) for one in self.scales],
+            "scales": [one.to_dict() for one in self.scales],
             "evidence": self.evidence,
             "actions": [record.to_dict() for record in self.actions],
             "advice": [asdict(one) for one in self.advice],

@@ -168,7 +168,9 @@ def _scale(window: int) -> Scale:
 
 
 def _baseline(series: MinuteSeries, window: int) -> float:
-    return float(np.nanmin(series.column("private")[-window:][:_BASELINE_MINUTES]))
+    # At least a block: each has a sample, while the first minutes may have none.
+    minutes = max(_BASELINE_MINUTES, window // BLOCKS)
+    return float(np.nanmin(series.column("private")[-window:][:minutes]))
 
 
 def _confirmed(

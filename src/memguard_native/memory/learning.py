@@ -63,6 +63,8 @@ class Learning:
         self._threshold = threshold_mb_per_hour
         self._requests = RequestsByMinute()
         self._start_up: StartUp | None = None
+        self._minute = -1
+        self._sees_start = True
 
     def step(
         self,
@@ -86,6 +88,10 @@ class Learning:
         """
         if series.minute < 0:
             return None
+        if series.minute < self._minute:  # malloc was trimmed, and the minutes begin anew
+            self._requests = RequestsByMinute()
+            self._sees_start = False
+        self._minute = series.minute
         self._requests.add(series.minute, requests)
         if state == "learning":
             return None
@@ -110,7 +116,7 @@ class Learning:
 
     def _look_at_start(self, series: MinuteSeries, rate: float | None) -> None:
         # Anew with each verdict, because a rate tells where start-up ended; while it is in view.
-        if series.minute < HISTORY_MINUTES:
+        if self._sees_start and series.minute < HISTORY_MINUTES:
             tolerated = self._threshold if rate is None else max(rate, self._threshold)
             self._start_up = find_start_up(series.column("private"), tolerated)
 

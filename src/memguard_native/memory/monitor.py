@@ -150,14 +150,19 @@ class MemoryMonitor:
 
     def snapshot(self) -> MonitorSnapshot:
         """What is known now: state, samples, growth. Never blocks."""
-        feed = self._thread or self._by_hand
+        thread = self._thread
         latest = MonitorSnapshot() if self._run is None else self._run.watch.latest
-        return dataclasses.replace(latest, probe_failures=feed.failures)
+        if thread is None:
+            return dataclasses.replace(latest, probe_failures=self._by_hand.failures)
+        return dataclasses.replace(
+            latest, probe_failures=thread.failures, judging_failures=thread.judging_failures
+        )
 
     def explain(self) -> Explanation:
         """All that is known now: verdict, cause, forecast, what each window says, evidence, what
         was done, and advice. `str()` of it is a page, `to_dict()` is for JSON."""
-        return self._latest_run().explain()
+        run = self._run
+        return (self._new_run(self._by_hand) if run is None else run).explain()
 
     def start(self) -> None:
         """Start sampling, at once and in state "learning"; nothing happens if it runs already.
@@ -170,8 +175,9 @@ class MemoryMonitor:
         with self._starting:
             if self.running:
                 return
-            run = self._new_run()
-            thread = SamplerThread(self._new_feed(), run.observe)
+            feed = self._new_feed()
+            run = self._new_run(feed)
+            thread = SamplerThread(feed, run.observe, run.close)
             self._run, self._thread = run, thread
             _running[thread] = self
             try:
@@ -190,30 +196,30 @@ class MemoryMonitor:
         if thread is not None:
             thread.stop()
             _running.pop(thread, None)
-            if self._run is not None:
-                self._run.close()
 
     def tick(self) -> None:
         """Take one sample now, on this thread: for tests, and for who has a scheduler of his own.
+
+        The first one after a `stop()` begins anew, in state "learning".
 
         Raises RuntimeError if the monitor is running.
         """
         if self.running:
             raise RuntimeError("tick() is for a monitor that is not running")
-        run = self._latest_run()
+        with self._starting:
+            run = self._run
+            if run is None or run.is_closed:
+                run = self._run = self._new_run(self._by_hand)
         for sample in self._by_hand.take():
             run.observe(sample)
 
-    def _latest_run(self) -> Run:
-        if self._run is None:
-            self._run = self._new_run()
-        return self._run
-
-    def _new_run(self) -> Run:
+    def _new_run(self, feed: Feed) -> Run:
         # Here and not above: numpy starts threads, and a process that will fork is to have none.
         from memguard_native.memory.run import Run
 
-        return Run(self._config, self._probe, self.load, self._keep, self._environ)
+        return Run(
+            self._config, self._probe, self.load, self._keep, self._environ, feed.retry_malloc
+        )
 
     def _new_feed(self) -> Feed:
         if _core.HAS_NATIVE_PROBE and self._config.probe is None and self._config.clock is None:
@@ -228,6 +234,8 @@ class MemoryMonitor:
         was_running = thread.running and thread is self._thread
         thread.abandon()
         _running.pop(thread, None)
+        if self._run is not None:
+            self._run.abandon()
         if was_running:
             try:
                 self.start()

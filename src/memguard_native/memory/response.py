@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Mapping
 
 from memguard_native.memory.action_policy import ActionPolicy
-from memguard_native.memory.actions import ActionRecord, Actions, Step, clears_alert
+from memguard_native.memory.actions import ActionRecord, Actions, Step, clears_alert, was_deed
 from memguard_native.memory.config import MonitorConfig
 from memguard_native.memory.effects import ProcessEffects, torch_on_gpu
 from memguard_native.memory.evidence import EvidenceCollector
@@ -28,6 +28,7 @@ class Response:
         config: what may be done, and the user's callbacks.
         probe: measures what an action gives back.
         idle_seconds: for how long nothing has been in flight; None: the load is not known.
+        retry_malloc: has the sampler read malloc's figures again, if it gave them up as too dear.
     """
 
     def __init__(
@@ -35,17 +36,29 @@ class Response:
         config: MonitorConfig,
         probe: Probe,
         idle_seconds: Callable[[], float | None],
+        retry_malloc: Callable[[], object] | None = None,
     ) -> None:
         self._monotonic = time.monotonic if config.clock is None else config.clock.now
         self._on_alert = Callback("on_alert", config.on_alert)
+        self._on_action = Callback("on_action", config.on_action)
+        self._on_recycle = Callback("on_recycle", config.on_recycle)
         effects = ProcessEffects(
-            log_alert, self._on_alert, config.on_recycle, probe, monotonic=self._monotonic
+            log_alert,
+            self._on_alert,
+            None if config.on_recycle is None else self._on_recycle,
+            probe,
+            monotonic=self._monotonic,
         )
+        told = config.actions
         # Apart, because an action is told by the sample that raised its alert, and two rules may
         # raise theirs with the same one.
         self._actions = {
-            "window": Actions(ActionPolicy(advise=False), effects, config.on_action),
-            "floor": Actions(config.actions, effects, config.on_action),
+            "window": Actions(
+                ActionPolicy(log=told.log, callback=told.callback, advise=False),
+                effects,
+                self._on_action,
+            ),
+            "floor": Actions(config.actions, effects, self._on_action),
         }
         self._evidence: EvidenceCollector | None = None
         if config.evidence:
@@ -53,13 +66,15 @@ class Response:
             # A monitor that is dropped without a stop() must not leave the process being sampled.
             weakref.finalize(self, self._evidence.disarm)
         self._idle_seconds = idle_seconds
+        self._retry_malloc = retry_malloc
         self._raised_at: dict[str, float] = {}
         self._reported: Mapping[str, object] | None = None
+        self._is_closed = False
 
     @property
     def callback_errors(self) -> int:
-        """How many times the user's `on_alert` raised."""
-        return self._on_alert.errors
+        """How many times the user's `on_alert`, `on_action` and `on_recycle` raised."""
+        return self._on_alert.errors + self._on_action.errors + self._on_recycle.errors
 
     @property
     def records(self) -> tuple[ActionRecord, ...]:
@@ -73,7 +88,9 @@ class Response:
         return self._reported
 
     def respond(self, watch: Watch) -> None:
-        """Do what is due after a sample."""
+        """Do what is due after a sample; nothing when closed."""
+        if self._is_closed:  # by a callback for this very sample
+            return
         self._collect_evidence(watch)
         for rule, actions in self._actions.items():
             alert = watch.standing(rule)
@@ -92,14 +109,25 @@ class Response:
             )
             leak = watch.detector.leak
             grown = 0.0 if leak is None else leak.growth.grown_mb * BYTES_PER_MB
+            if self._retry_malloc is not None and any(map(was_deed, records)):
+                self._retry_malloc()
             for record in records:
                 if rule == "floor" and clears_alert(record, grown):
                     watch.clear_leak()
                 if record.step is Step.trim and record.gave_back_bytes:
                     watch.detector.restart_trimmed()
 
+    def abandon(self) -> None:
+        """In a forked child: do nothing more, and leave alone what the parent has begun."""
+        if self._evidence is not None:
+            self._evidence.abandon()
+        self.close()
+
     def close(self) -> None:
-        """Leave nothing behind in the process: the run is over."""
+        """Leave nothing behind in the process, and do nothing more: the run is over."""
+        self._is_closed = True
+        for callback in (self._on_alert, self._on_action, self._on_recycle):
+            callback.close()
         if self._evidence is not None:
             self._evidence.disarm()
 

@@ -7,7 +7,9 @@ observes; `watch.latest` and what else is immutable may be read by any.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from memguard_native.memory.advice import advise
 from memguard_native.memory.config import MonitorConfig
@@ -26,6 +28,11 @@ from memguard_native.memory.watch import Watch
 
 logger = logging.getLogger("memguard_native.memory")
 
+_T = TypeVar("_T")
+
+# Alerts and suspicions: a process runs for months, and the window rule can raise one every minute.
+_MOST_KEPT = 100
+
 
 class Run:
     """One run.
@@ -37,6 +44,7 @@ class Run:
         keep: writes into the slot of this process; None: nothing outlives it.
         environ: where MEMGUARD_LIMIT is, for limits of the system; None: they are not for the
             memory that is watched.
+        retry_malloc: has the sampler read malloc's figures again.
     """
 
     def __init__(
@@ -46,21 +54,26 @@ class Run:
         load: Load,
         keep: Keeper | None,
         environ: Mapping[str, str] | None,
+        retry_malloc: Callable[[], object] | None = None,
     ) -> None:
         self._config = config
         self._keep = keep
         self._environ = environ
         self._read_load = config.load
         self._load_failures = 0
+        self._has_failed_to_keep = False
         self._blocks = BlockCounter()
         self._gpu = GpuReader(config.gpu)
         self._leave = None if keep is None else Leaving(keep, load, config)
-        self.response = Response(config, probe, load.idle_seconds)
+        self.is_closed = False
+        """Whether it is over."""
+        self.response = Response(config, probe, load.idle_seconds, retry_malloc)
         self.watch = Watch(
             config,
             find_limit=None if environ is None else self._find_limit,
             responder=self.response,
             learnt=None if keep is None else keep.find_learnt(),
+            most_kept=_MOST_KEPT,
         )
 
     def observe(self, sample: MemorySample) -> None:
@@ -69,11 +82,13 @@ class Run:
             sample = sample._replace(python_blocks=self._blocks.read(), gpu_bytes=self._gpu.read())
         if self._read_load is not None:
             sample = sample._replace(load=self._asked_load())
-        if self._keep is not None:
-            self._keep(sample)  # first: a callback of the user's may take long
+            if self.is_closed:
+                return
+        if self._keep is not None:  # first: a callback of the user's may take long
+            self._try_to_keep(self._keep, sample)
         self.watch.observe(sample)
         if self._leave is not None:
-            self._leave(self.watch)
+            self._try_to_keep(self._leave, self.watch)
 
     def explain(self) -> Explanation:
         """All that is known now; any thread."""
@@ -94,14 +109,31 @@ class Run:
             advice=() if alert is None else tuple(advise(circumstances_of(alert))),
         )
 
+    def abandon(self) -> None:
+        """In a forked child: this run is the parent's."""
+        self.is_closed = True
+        self.response.abandon()
+
     def close(self) -> None:
-        """Leave nothing behind in the process."""
+        """Leave nothing behind in the process, and call back no more; any thread."""
+        self.is_closed = True
         self.response.close()
+
+    def _try_to_keep(self, keep: Callable[[_T], object], what: _T) -> None:
+        try:
+            keep(what)
+        except Exception:  # what is shared is of use to others; the guard of this process goes on
+            if not self._has_failed_to_keep:
+                self._has_failed_to_keep = True
+                logger.exception(
+                    "memory history could not be kept; further failures are not logged"
+                )
 
     def _asked_load(self) -> float | None:
         assert self._read_load is not None
         try:
-            return float(self._read_load())
+            load = float(self._read_load())
+            return load if math.isfinite(load) else None
         except Exception:
             self._load_failures += 1
             if self._load_failures == 1:

@@ -47,6 +47,9 @@ class Feed(Protocol):
         """Wait for samples and return them, oldest first; nothing when closed, or by chance."""
         ...
 
+    def retry_malloc(self) -> None:
+        """Something was done: read malloc's figures again, if they were given up as too dear."""
+
     def close(self) -> None:
         """Wake up who waits, for good. Idempotent; also from a signal handler."""
 
@@ -74,7 +77,6 @@ class NativeFeed:
         return [MemorySample._make(sample) for sample in samples]
 
     def retry_malloc(self) -> None:
-        """Read malloc's figures again, if they were given up as dear: something was done."""
         self._sampler.retry_malloc()
 
     def close(self) -> None:
@@ -125,6 +127,9 @@ class ProbeFeed:
             sample = sample._replace(monotonic_ns=round(self._clock.now() * 1e9))
         return [sample]
 
+    def retry_malloc(self) -> None:
+        pass  # a probe of Python has no budget that ends
+
     def close(self) -> None:
         self._closing.put(None)
 
@@ -133,11 +138,19 @@ class ProbeFeed:
 
 
 class SamplerThread:
-    """Hands every sample of a feed to `observe`, on a daemon thread."""
+    """Hands every sample of a feed to `observe`, on a daemon thread; a stop calls `close`."""
 
-    def __init__(self, feed: Feed, observe: Callable[[MemorySample], None]) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        observe: Callable[[MemorySample], None],
+        close: Callable[[], None] | None = None,
+    ) -> None:
         self._feed = feed
         self._observe = observe
+        self._close = close
+        self.judging_failures = 0
+        """How many samples could not be judged, by an error of ours."""
         self._stopping = False
         self._finished = False
         self._thread = threading.Thread(target=self._run, name="memguard-memory", daemon=True)
@@ -177,6 +190,8 @@ class SamplerThread:
         while not self._finished and time.monotonic() < deadline and self._join():
             pass
         self._join()
+        if self._close is not None:
+            self._close()
 
     def abandon(self) -> None:
         """In a forked child: the thread is not there."""
@@ -201,5 +216,13 @@ class SamplerThread:
             self._finished = True
 
     def _deliver(self, sample: MemorySample) -> None:
-        if not self._stopping:
+        if self._stopping:
+            return
+        try:
             self._observe(sample)
+        except BaseException:  # whatever it is: a thread that ended would guard nothing any more
+            self.judging_failures += 1
+            if self.judging_failures == 1:
+                logger.exception(
+                    "a memory sample could not be judged; further failures are only counted"
+                )

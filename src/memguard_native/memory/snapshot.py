@@ -39,6 +39,8 @@ class MonitorSnapshot:
     """How many times a callback raised."""
     probe_failures: int = 0
     """How many times a sample, or a part of it, could not be read."""
+    judging_failures: int = 0
+    """How many samples could not be judged, by an error of ours; the first is in the log."""
 
     @property
     def rate_mb_per_hour(self) -> float | None:

@@ -25,11 +25,16 @@ class Callback:
         self._function = function
         self.errors = 0
 
+    def close(self) -> None:
+        """From now on nothing is called."""
+        self._function = None
+
     def __call__(self, argument: object) -> None:
-        if self._function is None:
+        function = self._function
+        if function is None:
             return
         try:
-            self._function(argument)
+            function(argument)
         except BaseException:  # SystemExit too: it would end the monitor's thread without a word
             self.errors += 1
             if self.errors == 1:

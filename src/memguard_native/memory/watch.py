@@ -48,7 +48,8 @@ class Watch:
 
     `find_limit` tells what memory will run into, default the configured limit alone; `responder`
     does something about alerts and suspicions: `memory.response`, default nothing; `learnt` is what
-    the process before this one has left.
+    the process before this one has left; `most_kept` is how many alerts and how many suspicions
+    are kept, default all.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class Watch:
         find_limit: Callable[[MemorySample], MemoryLimit | None] | None = None,
         responder: Responder | None = None,
         learnt: Learnt | None = None,
+        most_kept: int | None = None,
     ) -> None:
         self._config = config
+        self._oldest_kept = None if most_kept is None else -most_kept
         self._find_limit = self._configured_limit if find_limit is None else find_limit
         self._responder = responder
         self.rule = WindowRule(
@@ -77,11 +80,12 @@ class Watch:
         self._on_sample = Callback("on_sample", config.on_sample)
         self.latest = MonitorSnapshot()
         self.alerts: tuple[Alert, ...] = ()
-        """All of this run, oldest first."""
+        """Of this run, oldest first."""
         self.suspects: tuple[Suspect, ...] = ()
-        """All of this run, oldest first."""
+        """Of this run, oldest first."""
         self.parts_mb_per_hour: dict[str, float] = {}
         """How fast each part of memory grew in the last hour, while there is reason to ask."""
+        self._parts_minute: int | None = None
         self._standing: dict[str, Alert] = {}
 
     def observe(self, sample: MemorySample) -> None:
@@ -113,10 +117,7 @@ class Watch:
             inherited=self._inheritance.verdict,
             callback_errors=before.callback_errors,
         )
-        if self.latest.state in (MemoryState.suspect, MemoryState.alert):
-            self.parts_mb_per_hour = parts_of_growth(self.detector)
-        else:
-            self.parts_mb_per_hour = {}
+        self._measure_parts()
         self._tell(sample, before)
 
     def standing(self, rule: str) -> Alert | None:
@@ -157,7 +158,8 @@ class Watch:
                 over = dataclasses.replace(suspect, cleared_sample=number)
                 self.suspects = (*self.suspects[:-1], over)
         elif suspect is None:
-            self.suspects += (suspect_of_trend(self.detector, sample, number),)
+            raised = suspect_of_trend(self.detector, sample, number)
+            self.suspects = (*self.suspects, raised)[self._oldest_kept :]
 
     def _judge_window(self, sample: MemorySample, number: int) -> None:
         if self.rule.state is not MemoryState.alert:
@@ -187,7 +189,7 @@ class Watch:
 
     def _raise(self, alert: Alert) -> None:
         self._standing[alert.rule] = alert
-        self.alerts += (alert,)
+        self.alerts = (*self.alerts, alert)[self._oldest_kept :]
 
     def _clear(self, rule: str, number: int) -> None:
         alert = self._standing.pop(rule, None)
@@ -198,6 +200,13 @@ class Watch:
         self.alerts = tuple(new if alert is old else alert for alert in self.alerts)
         if self._standing.get(old.rule) is old:
             self._standing[old.rule] = new
+
+    def _measure_parts(self) -> None:
+        if self.latest.state not in (MemoryState.suspect, MemoryState.alert):
+            self.parts_mb_per_hour, self._parts_minute = {}, None
+        elif self._parts_minute != self.detector.series.minute:
+            self._parts_minute = self.detector.series.minute
+            self.parts_mb_per_hour = parts_of_growth(self.detector)
 
     def _tell(self, sample: MemorySample, before: MonitorSnapshot) -> None:
         now = self.latest
@@ -216,6 +225,8 @@ class Watch:
             alert=self._alert(),
             callback_errors=errors,
         )
+        if self.latest.state is not now.state:  # an action has answered the alert
+            log_state(self.latest.state, self.latest.rate_mb_per_hour)
 
     def _configured_limit(self, _sample: MemorySample) -> MemoryLimit | None:
         limit_bytes = self._config.limit_bytes

@@ -389,13 +389,32 @@ def test_the_log_says_what_was_only_decided_and_what_failed(effects, caplog):
     assert second.endswith("failed: OSError: no")
 
 
-def test_trims_are_remembered_for_ever_and_of_the_rest_the_newest_hundred(effects):
+def test_the_newest_trim_is_remembered_for_ever_and_of_the_rest_the_newest_hundred(effects):
     actions = Actions(AUTO, effects)
     actions.act(alert_of("fragmentation", sample=0), effects.monotonic())
     for sample in range(1, 200):
         actions.act(alert_of(sample=sample), effects.monotonic())
     assert [record.step for record in actions.records].count(Step.trim) == 1
     assert len(actions.records) == 101
+
+
+def test_an_alert_that_stands_for_days_is_told_once(effects):
+    actions = Actions(AUTO, effects)
+    for _ in range(300):
+        effects.clock.advance(600.0)
+        actions.act(alert_of("python-objects"), 1000.0)
+    assert [effects.done.count(step) for step in ("log", "callback", "collect", "advise")] == [
+        1
+    ] * 4
+    assert len(actions.records) == 104
+
+
+def test_of_trims_the_newest_is_remembered(effects):
+    actions = Actions(dataclasses.replace(TRIM, dry_run=True), effects)
+    for _ in range(300):
+        effects.clock.advance(900.0)
+        actions.act(alert_of("fragmentation"), 1000.0)
+    assert len(actions.records) == 100
 
 
 def test_a_record_is_ready_for_json():

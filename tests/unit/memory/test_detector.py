@@ -292,3 +292,7 @@ def test_before_the_first_sample_no_peak_is_above():
 
 def test_minutes_that_are_missing_are_no_peak():
     assert fed(detector(), [sample(0, 120), sample(7, 100)]).peak_above_mb() == 20
+
+
+def test_before_the_first_sample_nothing_is_below():
+    assert detector().floor_below_mb(60) == 0.0

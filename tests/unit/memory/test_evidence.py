@@ -181,6 +181,15 @@ def test_disarming_leaves_nothing_behind(collector, source):
     assert source.calls == ["begin", "cancel"]
 
 
+def test_in_a_forked_child_nothing_is_cancelled_that_is_the_parents(collector, source):
+    collector.arm(0.0)
+    before = list(source.calls)
+    collector.abandon()
+    collector.disarm()
+    assert source.calls == before
+    assert not collector.is_armed
+
+
 def test_a_report_does_not_change_when_more_is_collected(collector):
     collector.arm(0.0)
     early = collector.report()

@@ -110,3 +110,16 @@ def test_minutes_without_a_sample_do_not_end_start_up():
     values = 50 + 10 * np.minimum(np.arange(60.0), 12)
     values[3:9] = np.nan
     assert find_start_up(values, 10.0).minutes in (11, 12)
+
+
+def test_after_a_trim_the_start_is_remembered_and_requests_are_counted_from_there():
+    series, learning = series_of(lambda minute: 100.0 + 0.4 * minute, 200), Learning(10.0)
+    before = learning.step(series, state="alert", growth=LEAK, window_minutes=60, requests=1000)
+    series.restart_trimmed()
+    for minute in range(61):
+        series.add(MemorySample(round(minute * 60e9), 0, anon_bytes=150 * MB))
+        found = learning.step(
+            series, state="alert", growth=LEAK, window_minutes=60, requests=1000 + 10 * minute
+        )
+    assert found.baseline_mb == before.baseline_mb == 100.0
+    assert found.mb_per_1000_requests == pytest.approx(24.0 / 600 * 1000)

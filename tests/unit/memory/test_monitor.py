@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 
 import pytest
@@ -12,6 +13,7 @@ from memguard_native import _core
 from memguard_native.memory import monitor as module
 from memguard_native.memory.alert import MemoryState
 from memguard_native.memory.monitor import MemoryMonitor, start_memory_monitoring
+from memguard_native.memory.sample import MemorySample
 
 
 def sampler_threads() -> list[threading.Thread]:
@@ -247,3 +249,119 @@ def test_default_probe_samples_natively_where_it_can(monitor):
         )
     else:
         assert type(monitor._new_feed()).__name__ == "ProbeFeed"
+
+
+# --- threads that meet ---------------------------------------------------------------------------
+
+
+def test_an_explanation_that_is_made_while_another_thread_starts_does_not_hide_its_run(
+    monitor, seen, monkeypatch
+):
+    make = MemoryMonitor._new_run
+
+    def start_meanwhile(self, *args):
+        run = make(self, *args)
+        monkeypatch.setattr(MemoryMonitor, "_new_run", make)
+        thread = threading.Thread(target=self.start)
+        thread.start()
+        thread.join(1)  # it may have to wait for the explanation
+        threads.append(thread)
+        return run
+
+    threads: list[threading.Thread] = []
+    monkeypatch.setattr(MemoryMonitor, "_new_run", start_meanwhile)
+    monitor.explain()
+    threads[0].join(10)
+    assert seen.first.wait(10)
+    monitor.stop()
+    assert monitor.snapshot().sample_count == 1
+
+
+def test_a_stop_that_ends_late_does_not_close_the_run_that_was_started_meanwhile(probe):
+    def hang_once(_: object) -> None:
+        if not inside.is_set():
+            inside.set()
+            leave.wait(10)
+
+    inside, leave = threading.Event(), threading.Event()
+    monitor = MemoryMonitor(3600.0, on_sample=hang_once, probe=probe)
+    monitor.start()
+    assert inside.wait(10)
+    first, closed = monitor._run, []
+    stopping = threading.Thread(target=monitor.stop)
+    stopping.start()
+    while monitor.running:
+        time.sleep(0.001)
+    monitor.start()
+    assert monitor._run is not first
+    monitor._run.close = lambda: closed.append("second")
+    leave.set()
+    stopping.join(10)
+    assert closed == []
+    monitor.stop()
+
+
+def test_after_a_stop_by_a_callback_no_other_callback_begins(probe, clock):
+    called = []
+
+    def stop(_: object) -> None:
+        called.append("on_sample")
+        if len(called) == 12:
+            monitor.stop()
+
+    monitor = MemoryMonitor(
+        0.001,
+        rule="window",
+        threshold_mb_per_hour=0.001,
+        on_sample=stop,
+        on_alert=lambda _: called.append("on_alert"),
+        on_action=lambda _: called.append("on_action"),
+        probe=Growing(),
+    )
+    monitor.start()
+    for thread in sampler_threads():
+        thread.join(10)
+    assert called == ["on_sample"] * 12
+
+
+class Growing:
+    """A probe of a process that grows by a MB a sample."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def sample(self) -> MemorySample:
+        self.taken += 1
+        return MemorySample(time.monotonic_ns(), 0, anon_bytes=self.taken * 2**20)
+
+
+def test_a_forked_child_abandons_the_run_of_its_parent(monitor, seen):
+    monitor.start()
+    assert seen.first.wait(10)
+    thread, run = monitor._thread, monitor._run
+    monitor._restart_in_child(thread)
+    assert run.is_closed
+    assert monitor._run is not run
+    thread._feed.close()  # here the thread is there, unlike in a child
+    thread._thread.join(10)
+
+
+def test_memory_is_judged_also_where_its_history_cannot_be_kept(probe, clock, caplog):
+    monitor = MemoryMonitor(probe=probe, clock=clock)
+
+    class Full:
+        def find_learnt(self):
+            return None
+
+        def __call__(self, sample):
+            raise OSError("no space left on device")
+
+        tell_limit = keep_learnt = tell_requests = __call__
+
+    monitor._keep = Full()
+    monitor.tick()
+    monitor.tick()
+    assert monitor.snapshot().sample_count == 2
+    assert [record.message for record in caplog.records] == [
+        "memory history could not be kept; further failures are not logged"
+    ]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
+
+import pytest
 
 from memguard_native import ActionPolicy
 from memguard_native.memory.actions import Step
 from memguard_native.memory.alert import MemoryState
+from memguard_native.memory.load import Load
 from memguard_native.memory.monitor import MemoryMonitor
 from memguard_native.memory.response import Response
+from memguard_native.memory.run import Run
 from memguard_native.memory.sample import MemorySample
 
 MB = 2**20
@@ -182,3 +187,86 @@ def test_a_line_tells_each_change_of_state(probe, clock, grow, caplog):
     grow(new(probe, clock), 60, 200)
     lines = [record.message.split(":")[0] for record in caplog.records]
     assert lines[:3] == ["memory steady", "memory suspect", "memory alert"]
+
+
+def test_an_exit_in_any_callback_is_counted_and_ends_nothing(probe, clock, grow, caplog):
+    def leave(_told):
+        raise SystemExit(3)
+
+    monitor = new(probe, clock, actions="auto", on_action=leave, on_recycle=leave)
+    grow(monitor, 60, 200)
+    acted = len(monitor.explain().actions)
+    asked = steps(monitor).count("recycle")
+    assert asked > 1
+    assert monitor.snapshot().callback_errors == acted + asked
+    assert [record.message.split(" raised")[0] for record in caplog.records if record.exc_info] == [
+        "on_action",
+        "on_recycle",
+    ]
+
+
+def test_a_policy_that_does_not_tell_is_silent_about_window_alerts_too(probe, clock, grow):
+    alerts = []
+    policy = ActionPolicy(log=False, callback=False)
+    monitor = new(probe, clock, rule="both", actions=policy, on_alert=alerts.append)
+    grow(monitor, 60, 20)
+    assert monitor.snapshot().alert.rule == "window"
+    assert (steps(monitor), alerts) == ([], [])
+
+
+@pytest.mark.parametrize("amount", [float("inf"), float("nan")])
+def test_a_load_that_is_no_number_is_not_known(probe, clock, amount):
+    monitor = new(probe, clock, load=lambda: amount)
+    monitor.tick()
+    assert monitor.snapshot().samples[-1].load is None
+
+
+def test_an_explanation_is_json_also_where_something_is_not_known(clock):
+    class FreshForAFewMinutes(Fragmenting):
+        def sample(self) -> MemorySample:
+            sample = super().sample()
+            if clock.now() < 1000.0 + 185 * 60:
+                return sample._replace(malloc_in_use_bytes=None, malloc_free_bytes=None)
+            return sample
+
+    probe = FreshForAFewMinutes(clock)
+    monitor = new(probe, clock)
+    for _ in range(190):
+        monitor.tick()
+        probe.free_bytes += MB
+        clock.advance(60)
+    told = monitor.explain().to_dict()
+    assert json.loads(json.dumps(told, allow_nan=False, default=str))["schema"] == 1
+    refused = [one for one in told["scales"] if one["rule"] == "growth of what malloc keeps free"]
+    assert refused[0]["found"] is None
+
+
+def test_the_end_of_an_alert_by_an_action_is_a_line_in_the_log(clock, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, LOGGER)
+    probe = Fragmenting(clock)
+
+    def trim() -> bool:
+        probe.free_bytes = 0
+        return True
+
+    monkeypatch.setattr("memguard_native._core.malloc_trim", trim)
+    monitor = new(probe, clock, actions=ActionPolicy(trim=True))
+    for _ in range(400):
+        monitor.tick()
+        probe.free_bytes += MB
+        clock.advance(60)
+        if "trim" in steps(monitor):
+            break
+    assert caplog.records[-1].message.startswith(f"memory {monitor.state}")
+
+
+def test_after_a_deed_malloc_is_asked_again_for_its_figures(probe, clock):
+    asked = []
+    config = new(probe, clock, actions="auto")._config
+    run = Run(config, probe, Load(), None, None, retry_malloc=lambda: asked.append(True))
+    for _ in range(200):
+        run.observe(probe.sample())
+        probe.private_bytes += MB
+        clock.advance(60)
+    assert [record.step for record in run.response.records].count(Step.collect) == 1
+    assert asked == [True]

@@ -224,3 +224,25 @@ def test_stop_ends_while_its_caller_holds_the_lock_that_every_ending_thread_need
         run.thread.stop()
     assert time.monotonic() - start < 2
     run.thread._thread.join(10)
+
+
+@pytest.mark.parametrize("error", [ValueError("no verdict"), SystemExit(3)])
+def test_a_sample_that_cannot_be_judged_does_not_end_the_thread(probe, caplog, error):
+    third = threading.Event()
+    seen = []
+
+    def judge(sample: MemorySample) -> None:
+        seen.append(sample)
+        if len(seen) == 3:
+            third.set()
+        raise error
+
+    thread = SamplerThread(ProbeFeed(probe, 0.001, None), judge)
+    thread.start()
+    assert third.wait(10)
+    assert thread.running
+    thread.stop()
+    assert thread.judging_failures == len(seen)
+    assert [record.message for record in caplog.records] == [
+        "a memory sample could not be judged; further failures are only counted"
+    ]

@@ -227,3 +227,32 @@ def test_log_records_carry_their_numbers(probe, clock, watch, caplog):
     assert of_alert.rate_mb_per_hour == of_sample.rate_mb_per_hour == pytest.approx(60)
     assert of_alert.memory_alert["window_minutes"] == 11
     assert of_alert.memory_alert["signal"] == "private"
+
+
+# --- for months ----------------------------------------------------------------------------------
+
+
+def test_a_monitor_keeps_the_newest_hundred_alerts_and_suspicions(probe, clock, watch):
+    alerts = []
+    monitor = MemoryMonitor(probe=probe, clock=clock, rule="both", window=3, on_alert=alerts.append)
+    for _ in range(150):
+        watch(monitor, 60, samples=3)
+        watch(monitor, -60, samples=3)
+    kept = monitor._run.watch.alerts
+    assert len(alerts) > 100
+    assert len(kept) == 100
+    assert kept[-1].sample == alerts[-1].sample
+
+
+def test_growth_by_part_is_measured_once_a_minute(probe, clock, monkeypatch):
+    measured = []
+    monkeypatch.setattr(
+        "memguard_native.memory.watch.parts_of_growth", lambda _: measured.append(1) or {}
+    )
+    monitor = MemoryMonitor(5.0, probe=probe, clock=clock, rule="both", window=3)
+    for _ in range(120):
+        monitor.tick()
+        probe.private_bytes += MB
+        clock.advance(5)
+    assert monitor.state is MemoryState.suspect
+    assert 9 <= len(measured) <= 12
