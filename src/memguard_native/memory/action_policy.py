@@ -29,7 +29,7 @@ class ActionPolicy:
     trim: bool = False
     """Have malloc give free memory back: for the cause fragmentation."""
     empty_gpu_cache: bool = False
-    """Call `torch.cuda.empty_cache()`: for fragmentation of the memory of a GPU."""
+    """Call `torch.cuda.empty_cache()`: once an alert, where memory of a GPU grows."""
     advise: bool = True
     """Log what is known to help."""
     recycle: bool = False

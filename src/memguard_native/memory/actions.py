@@ -129,13 +129,8 @@ def _cures(policy: ActionPolicy, situation: Situation, done: set[Step]) -> list[
     """What may give memory back, as soon as it does not disturb."""
     cause, on_gpu = situation.alert.cause, situation.alert.signal == "gpu"
     if on_gpu:
-        if (
-            policy.empty_gpu_cache
-            and cause == "fragmentation"
-            and situation.has_torch
-            and Step.empty_gpu_cache not in done
-        ):
-            return [Decision(Step.empty_gpu_cache, "torch holds memory of the GPU that is free")]
+        if policy.empty_gpu_cache and situation.has_torch and Step.empty_gpu_cache not in done:
+            return [Decision(Step.empty_gpu_cache, "torch may hold memory of the GPU that is free")]
         return []
     if cause in ("python-objects", "unknown"):
         if policy.collect and Step.collect not in done:
