@@ -262,7 +262,8 @@ def _explain(
     lines = _allocating_lines(call, iterations)
     # Blocks are no bytes: only now it is known how many they are.
     is_of_blocks = all(growth.kind is _BLOCKS for growth in growths)
-    left_kb = sum(left_bytes for _, left_bytes in lines) / _BYTES_PER_KB
+    # Without what other threads gave back meanwhile.
+    left_kb = sum(left_bytes for _, left_bytes in lines if left_bytes > 0) / _BYTES_PER_KB
     if tolerance_kb > 0 and is_of_blocks and left_kb <= tolerance_kb:
         return None
     return Leak(
