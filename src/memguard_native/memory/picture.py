@@ -7,6 +7,7 @@ of matplotlib is touched, so a program's own figures are left alone, and any thr
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,19 @@ _MOST_LIMIT = 3.0
 _DPI = 100
 
 
+def check_picture(field: str, path: str) -> None:
+    """For who draws hours later, to fail at once.
+
+    Raises ConfigError, of `field`: matplotlib is not installed, no file can be written there.
+    """
+    require_matplotlib(field, path)
+    folder = Path(path).parent
+    if Path(path).is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(field, path, "must be a file in a folder that exists and can be written")
+
+
 def require_matplotlib(field: str, value: object) -> None:
-    """For who will draw later, to fail at once. Raises ConfigError: it is not installed."""
+    """Raises ConfigError: it is not installed."""
     try:
         import matplotlib  # noqa: F401 - only whether it is there
     except ImportError:
