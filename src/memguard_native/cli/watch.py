@@ -84,6 +84,14 @@ def _check(options: argparse.Namespace) -> None:
         check_picture("--png", options.png)
 
 
+def _refuse_kernel_thread(pid: int, sample: MemorySample) -> None:
+    from memguard_native.errors import ConfigError
+
+    if sample.rss_bytes is None and sample.private_bytes is None:
+        allowed = "must be a process with memory of its own: this is a thread of the kernel"
+        raise ConfigError("--pid", pid, allowed)
+
+
 class Session:
     """One watch of one process. `clock` is a monotonic one, in seconds."""
 
@@ -165,6 +173,8 @@ class Session:
         next_ = self._begin
         while next_ - self._begin <= self._for:
             sample = self._probe.sample()
+            if self._first_ns is None:
+                _refuse_kernel_thread(self._probe.pid, sample)
             if write is not None:
                 write(sample)
             self._take(sample)

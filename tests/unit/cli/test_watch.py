@@ -307,3 +307,10 @@ def test_a_process_that_ends_is_noticed_at_once():
     assert "private" in first
     assert f"process {child.pid}, has ended: 1 sample in " in rest
     assert process.returncode == 0
+
+
+def test_a_thread_of_the_kernel_is_refused(run, process, capsys):
+    process.sample = lambda: MemorySample(1, 1, threads=1)
+    assert run(process, "--for", "2h") == 2
+    told = capsys.readouterr()
+    assert (told.out, "this is a thread of the kernel, got 4711" in told.err) == ("", True)
