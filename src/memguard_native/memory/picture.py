@@ -232,7 +232,7 @@ class _Picture:
         self._axes.axhline(limit_mb, color=_INK, lw=1.3, ls=(0, (6, 3)))
         self._axes.annotate(
             text, (self._begin, limit_mb), xytext=(4, 4), textcoords="offset points",
-            color=_INK, fontsize=9.5,
+            color=_INK, fontsize=9.5, path_effects=_halo(),
         )  # fmt: skip
 
     def _slope(self, forecast: Forecast) -> float:
@@ -272,8 +272,16 @@ class _Picture:
             color=colour,
             fontsize=9.5,
             linespacing=1.35,
+            path_effects=_halo(),
             **where,
         )
+
+
+def _halo() -> list[Any]:
+    """So that a text is read where the line of an alert crosses it."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=3, foreground="white", alpha=0.8)]
 
 
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 240, 360, 720, 1440, 2880, 10080)
