@@ -10,6 +10,7 @@ its libraries when it runs.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -79,6 +80,12 @@ def _run(options: argparse.Namespace) -> int:
         code: int = options.run(options)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        # Who reads the output has seen enough, `head` for example. What is buffered has to go
+        # somewhere, else the interpreter complains when it ends.
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return FAILURE
     except (ConfigError, TraceError) as error:
         return _report(error, options.verbose, USAGE)
     except ProcessGoneError as error:

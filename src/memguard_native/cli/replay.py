@@ -55,15 +55,15 @@ def run(options: argparse.Namespace) -> int:
     from memguard_native.cli.printing import silence_log
     from memguard_native.errors import ConfigError
     from memguard_native.memory.limits import parse_size
-    from memguard_native.memory.picture import require_matplotlib
+    from memguard_native.memory.picture import check_picture
     from memguard_native.memory.replay import replay
 
     if options.png is not None:
         if len(options.traces) > 1:
             raise ConfigError("--png", options.png, "is for one trace")
-        require_matplotlib("--png", options.png)
+        check_picture("--png", options.png)
     warm_up = parse_duration("--warm-up", options.warm_up)
-    limit_bytes = None if options.limit is None else parse_size(options.limit)
+    limit_bytes = None if options.limit is None else parse_size(options.limit, field="--limit")
     silence_log()
     has_alert = False
     for place, trace in enumerate(options.traces):
@@ -148,10 +148,12 @@ def _raised(found: Replay) -> str:
 
 
 def _cause(found: Replay) -> Iterator[str]:
+    from memguard_native.memory.wording import change
+
     alert = found.alerts[-1]
     yield f"Cause: {alert.cause_text or alert.cause}"
     for part, mb_per_hour in alert.parts_mb_per_hour.items():
-        yield f"  {part:14} {mb_per_hour:+8.1f} MB/h"
+        yield f"  {part:14} {change(mb_per_hour):>8} MB/h"
 
 
 def _draw(found: Replay, path: str) -> None:

@@ -28,6 +28,9 @@ _LEAK = 3
 _INTERRUPTED = 130
 _HOME_AND_CLEAR = "\x1b[H\x1b[2J"
 _ROWS = 10
+# Lines of a page below the table and around it: two blank ones, the table's head, a forecast that
+# takes two, the last line and the cursor's.
+_FOOT = 7
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -71,14 +74,22 @@ def run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     from memguard_native.errors import ConfigError, is_finite_number
-    from memguard_native.memory.picture import require_matplotlib
+    from memguard_native.memory.picture import check_picture
 
-    if options.pid <= 0:
+    if not 0 < options.pid < 2**31:
         raise ConfigError("--pid", options.pid, "must be the id of a process, above 0")
     if not is_finite_number(options.minute_s) or options.minute_s <= 0:
         raise ConfigError("--minute-s", options.minute_s, "must be a finite number > 0")
     if options.png is not None:
-        require_matplotlib("--png", options.png)
+        check_picture("--png", options.png)
+
+
+def _refuse_kernel_thread(pid: int, sample: MemorySample) -> None:
+    from memguard_native.errors import ConfigError
+
+    if sample.rss_bytes is None and sample.private_bytes is None:
+        allowed = "must be a process with memory of its own: this is a thread of the kernel"
+        raise ConfigError("--pid", pid, allowed)
 
 
 class Session:
@@ -116,7 +127,9 @@ class Session:
                 interval=self._interval * self._speed,
                 threshold_mb_per_hour=options.threshold,
                 warm_up=warm_up,
-                limit_bytes=None if options.limit is None else parse_size(options.limit),
+                limit_bytes=None
+                if options.limit is None
+                else parse_size(options.limit, field="--limit"),
             )
         )
         self._series = Series()
@@ -150,6 +163,8 @@ class Session:
         self._tell_end(ended)
         if self._options.png is not None and len(self._series):
             self._draw()
+        if self._files() and self._first_ns is not None and not self._options.json:
+            print(f"Written: {self._files()}.", flush=True)
         if code == 0 and self._options.fail_on_leak and self._watch.alerts:
             return _LEAK
         return code
@@ -158,6 +173,8 @@ class Session:
         next_ = self._begin
         while next_ - self._begin <= self._for:
             sample = self._probe.sample()
+            if self._first_ns is None:
+                _refuse_kernel_thread(self._probe.pid, sample)
             if write is not None:
                 write(sample)
             self._take(sample)
@@ -187,7 +204,7 @@ class Session:
         if self._options.json:
             print(json.dumps(self._row(sample, latest), allow_nan=False), flush=True)
         elif self._is_terminal:
-            print(_HOME_AND_CLEAR + "\n".join(self._page(latest)), flush=True)
+            self._print_page(latest)
         else:
             print(_line(sample, latest), flush=True)
 
@@ -209,14 +226,21 @@ class Session:
             "forecast": None if latest.forecast is None else latest.forecast.to_dict(),
         }
 
-    def _page(self, latest: MonitorSnapshot) -> Iterator[str]:
+    def _print_page(self, latest: MonitorSnapshot, *, is_over: bool = False) -> None:
         import shutil
 
-        from memguard_native.cli.printing import shown
-        from memguard_native.memory.wording import count, forecast_text, size, span, sparkline
+        width, height = shutil.get_terminal_size()
+        lines = [part for line in self._head(latest, width - 1) for part in _by_words(line)]
+        lines += ["", self._table(height - len(lines) - _FOOT), ""]
+        if not is_over:
+            lines += [part for line in self._foot(latest) for part in _by_words(line)]
+        print(_HOME_AND_CLEAR + "\n".join(lines), flush=True)
 
-        options, private = self._options, self._series.private_mb
-        width = shutil.get_terminal_size().columns
+    def _head(self, latest: MonitorSnapshot, width: int) -> Iterator[str]:
+        from memguard_native.cli.printing import shown
+        from memguard_native.memory.wording import count, span, sparkline
+
+        private = self._series.private_mb
         taken = count(latest.sample_count, "sample")
         yield (
             f"{shown(self._probe.name)}, process {self._probe.pid}: {taken}, "
@@ -225,19 +249,25 @@ class Session:
         yield self._verdict()
         yield ""
         if private:
-            yield sparkline(private, min(72, width - 1))
+            yield sparkline(private, min(72, max(width, 1)))
             yield f"{min(private):.1f} to {max(private):.1f} MB"
-        yield ""
-        yield self._table()
-        yield ""
+
+    def _foot(self, latest: MonitorSnapshot) -> Iterator[str]:
+        from memguard_native.memory.wording import forecast_text, size
+
         if latest.forecast is not None:
             yield f"If it goes on like this, {forecast_text(latest.forecast)}."
         elif latest.limit is not None:
             yield f"The limit is {size(latest.limit.bytes)} ({latest.limit.source})."
-        files = ", ".join(name for name in (options.output, options.png) if name is not None)
-        yield f"Ctrl-C ends it{' and leaves ' + shown(files) if files else ''}."
+        yield f"Ctrl-C ends it{' and leaves ' + self._files() if self._files() else ''}."
 
-    def _table(self) -> str:
+    def _files(self) -> str:
+        from memguard_native.cli.printing import shown
+
+        names = (self._options.output, self._options.png)
+        return shown(", ".join(name for name in names if name is not None))
+
+    def _table(self, height: int) -> str:
         from memguard_native.cli.printing import table
 
         samples = list(self._newest)
@@ -253,9 +283,8 @@ class Session:
             ]
             for earlier, sample in zip(before, samples, strict=True)
         ]
-        return table(
-            ["TIME", "PRIVATE MB", "CHANGE", "RSS MB", "SWAP MB", "THREADS"], rows[-_ROWS:]
-        )
+        head = ["TIME", "PRIVATE MB", "CHANGE", "RSS MB", "SWAP MB", "THREADS"]
+        return table(head, rows[-max(1, min(_ROWS, height)) :])
 
     def _verdict(self) -> str:
         from memguard_native.memory.alert import MemoryState
@@ -287,12 +316,16 @@ class Session:
             }
             print(json.dumps(found, allow_nan=False), flush=True)
             return
+        if self._is_terminal and self._series.private_mb:
+            self._print_page(latest, is_over=True)
         did = {"gone": "has ended", "stopped": "was watched", "interrupted": "was watched"}[ended]
         taken = f"{count(latest.sample_count, 'sample')} in {span(self._watched())}"
         who = f"{shown(self._probe.name)}, process {self._probe.pid}"
-        print(f"{who}, {did}: {taken}. {self._verdict()}.", flush=True)
+        lines = [f"{who}, {did}: {taken}. {self._verdict()}."]
         if latest.forecast is not None and ended != "gone":
-            print(f"If it goes on like this, {forecast_text(latest.forecast)}.", flush=True)
+            lines.append(f"If it goes on like this, {forecast_text(latest.forecast)}.")
+        for line in lines:
+            print("\n".join(_by_words(line)) if self._is_terminal else line, flush=True)
 
     def _draw(self) -> None:
         from memguard_native.memory.picture import draw_growth
@@ -312,6 +345,15 @@ class Session:
         )
 
 
+def _by_words(line: str) -> list[str]:
+    """`line`, broken where a terminal would break it in the middle of a figure."""
+    import shutil
+    import textwrap
+
+    width = max(shutil.get_terminal_size().columns - 1, 20)
+    return textwrap.wrap(line, width, break_long_words=False) or [""]
+
+
 def _line(sample: MemorySample, latest: MonitorSnapshot) -> str:
     moment = time.strftime("%H:%M:%S", time.localtime(sample.wall_ns / 1e9))
     told = [
@@ -326,9 +368,11 @@ def _line(sample: MemorySample, latest: MonitorSnapshot) -> str:
 
 
 def _change(sample: MemorySample, earlier: MemorySample | None) -> str:
+    from memguard_native.memory.wording import change
+
     if earlier is None or sample.private_bytes is None or earlier.private_bytes is None:
         return "-"
-    return f"{(sample.private_bytes - earlier.private_bytes) / 2**20:+.1f}"
+    return change((sample.private_bytes - earlier.private_bytes) / 2**20)
 
 
 def _mb(count_bytes: int | None) -> str:

@@ -7,6 +7,7 @@ of matplotlib is touched, so a program's own figures are left alone, and any thr
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,14 @@ _FAINT = "#7b8794"
 _GRID = "#e4e7eb"
 _LIVE = "#1f5fbf"
 _PRIVATE = "#9fb3c8"
-_PRIVATE_TEXT = "#6b829e"
 _SUSPECT = "#f7c948"
 _ALERT = "#cf1124"
 _FUTURE = "#e8590c"
+
+_CURVES = {
+    "live": "live: in use",
+    "private": "private: all that the system charges this process alone for",
+}
 
 # Future takes at most half of the picture, and a limit is drawn if it leaves a third to the curve:
 # else the part that was measured is too small to read.
@@ -35,8 +40,19 @@ _MOST_LIMIT = 3.0
 _DPI = 100
 
 
+def check_picture(field: str, path: str) -> None:
+    """For who draws hours later, to fail at once.
+
+    Raises ConfigError, of `field`: matplotlib is not installed, no file can be written there.
+    """
+    require_matplotlib(field, path)
+    folder = Path(path).parent
+    if Path(path).is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(field, path, "must be a file in a folder that exists and can be written")
+
+
 def require_matplotlib(field: str, value: object) -> None:
-    """For who will draw later, to fail at once. Raises ConfigError: it is not installed."""
+    """Raises ConfigError: it is not installed."""
     try:
         import matplotlib  # noqa: F401 - only whether it is there
     except ImportError:
@@ -75,12 +91,13 @@ def draw_growth(
 
     figure = Figure(figsize=(9, 4.8), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.075, 0.1, 0.85, 0.72))
+    axes = figure.add_axes((0.075, 0.13, 0.85, 0.69))
     figure.text(0.02, 0.945, title, fontsize=13, fontweight="bold", color=_INK, va="center")
     figure.text(0.02, 0.893, subtitle, fontsize=9.5, color=_FAINT, va="center")
     _bare(axes)
     if len(series):
         _Picture(axes, series, forecast, limit).draw(alerts, suspects)
+        _explain_curves(figure, axes)
     figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
 
 
@@ -93,6 +110,17 @@ def _bare(axes: Any) -> None:
     axes.grid(axis="y", color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.margins(x=0)
+
+
+def _explain_curves(figure: Any, axes: Any) -> None:
+    # Below the picture: beside its curve a name lies on whatever else is drawn there.
+    shown = [line for line in axes.lines if line.get_label() in _CURVES]
+    if shown:
+        figure.legend(
+            shown, [_CURVES[line.get_label()] for line in shown], loc="lower left",
+            bbox_to_anchor=(0.068, 0.0), ncols=len(shown), frameon=False, fontsize=9,
+            labelcolor=_FAINT, handlelength=1.4,
+        )  # fmt: skip
 
 
 class _Picture:
@@ -161,37 +189,17 @@ class _Picture:
         self._axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _place: _clock(value)))
         self._axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:,.0f}"))
         self._axes.text(
-            0, 1.015, "MB", transform=self._axes.transAxes, fontsize=9, color=_FAINT, ha="right"
+            0, 1.03, "MB", transform=self._axes.transAxes, fontsize=9, color=_FAINT, ha="right"
         )
 
     def _draw_curve(self) -> None:
-        series, axes = self._series, self._axes
-        axes.plot(
-            series.minutes, series.private_mb, color=_PRIVATE if self._has_live else _LIVE, lw=1.6
-        )
-        if self._has_live:
-            axes.plot(series.minutes, series.live_mb, color=_LIVE, lw=1.8)
-        self._name_curves()
-
-    def _name_curves(self) -> None:
-        private, live = self._series.private_mb[-1], _last_known(self._level)
+        minutes, private = self._series.minutes, self._series.private_mb
         if not self._has_live:
-            self._name("private", private, _LIVE, is_upper=True)
+            self._axes.plot(minutes, private, color=_LIVE, lw=1.6, label="private")
             return
-        gap = 0.052 * (self._top - self._bottom) - abs(private - live)
-        apart = max(0.0, gap / 2) if self._forecast is None else 0.0
-        self._name("private", private + apart, _PRIVATE_TEXT, is_upper=True)
-        self._name("live", live - apart, _LIVE, is_upper=False)
-
-    def _name(self, text: str, level: float, colour: str, *, is_upper: bool) -> None:
-        # Right of the curves; before their end where the future is drawn there.
-        is_inside = self._forecast is not None
-        shift = (-6, 12 if is_upper else -14) if is_inside else (6, 0)
-        self._axes.annotate(
-            text, (self._end, level), xytext=shift, textcoords="offset points", color=colour,
-            fontsize=9.5, fontweight="bold", va="center", ha="right" if is_inside else "left",
-            annotation_clip=False,
-        )  # fmt: skip
+        live = self._series.live_mb
+        self._axes.plot(minutes, live, color=_LIVE, lw=1.8, label="live", zorder=2.1)
+        self._axes.plot(minutes, private, color=_PRIVATE, lw=1.6, label="private")
 
     def _draw_suspect(self, suspect: Suspect) -> None:
         begin = self._series.minute_of(suspect.sample)
@@ -200,22 +208,17 @@ class _Picture:
             end = self._series.minute_of(suspect.cleared_sample)
         self._axes.axvspan(begin, end, color=_SUSPECT, alpha=0.16, lw=0)
         if end - begin > 0.09 * (self._right - self._begin):
-            self._text(begin, 0.02, "suspect", "#946200", ha="left")
+            self._text(begin, 0.02, "suspect", "#946200", ha="left", va="bottom")
 
     def _draw_alert(self, alert: Alert, *, has_text: bool) -> None:
         minute = self._series.minute_of(alert.sample)
         self._axes.axvline(minute, color=_ALERT, lw=1.4)
         if not has_text:
             return
-        left = minute > (self._begin + self._right) / 2
-        text = f"alert at {_clock(minute)}\n{cause_of(alert)}\n{rate(alert.rate_mb_per_hour)}"
-        self._text(
-            minute, self._height_of_texts(), text, _ALERT, ha="right" if left else "left", va="top"
-        )
-
-    def _height_of_texts(self) -> float:
-        limit_mb = math.inf if self._limit is None else self._limit.bytes / BYTES_PER_MB
-        return min(0.985, (limit_mb - self._bottom) / (self._top - self._bottom) - 0.02)
+        is_left = minute > (self._begin + self._right) / 2
+        text = f"alert at {_clock(minute)}: {cause_of(alert)}, {rate(alert.rate_mb_per_hour)}"
+        # Above the picture, where no curve, limit or forecast can lie under it.
+        self._text(minute, 1.02, text, _ALERT, ha="right" if is_left else "left", va="bottom")
 
     def _draw_limit(self) -> None:
         limit = self._limit
@@ -229,7 +232,7 @@ class _Picture:
         self._axes.axhline(limit_mb, color=_INK, lw=1.3, ls=(0, (6, 3)))
         self._axes.annotate(
             text, (self._begin, limit_mb), xytext=(4, 4), textcoords="offset points",
-            color=_INK, fontsize=9.5,
+            color=_INK, fontsize=9.5, path_effects=_halo(),
         )  # fmt: skip
 
     def _slope(self, forecast: Forecast) -> float:
@@ -269,9 +272,16 @@ class _Picture:
             color=colour,
             fontsize=9.5,
             linespacing=1.35,
-            bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
+            path_effects=_halo(),
             **where,
         )
+
+
+def _halo() -> list[Any]:
+    """So that a text is read where the line of an alert crosses it."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=3, foreground="white", alpha=0.8)]
 
 
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 240, 360, 720, 1440, 2880, 10080)
@@ -279,10 +289,6 @@ _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 240, 360, 720, 1440, 2880, 10080)
 
 def _drawable(forecast: Forecast | None) -> Forecast | None:
     return None if forecast is None or not math.isfinite(forecast.seconds) else forecast
-
-
-def _last_known(values: Sequence[float]) -> float:
-    return next(value for value in reversed(values) if value == value)
 
 
 def _clock(minute: float) -> str:

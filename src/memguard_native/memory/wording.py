@@ -56,6 +56,11 @@ def size(count_bytes: float) -> str:
     return f"{count_bytes / BYTES_PER_MB:.1f} MB"
 
 
+def change(mb: float) -> str:
+    """A difference with its sign: "+3.8", "-0.2", and "+0.0" for next to nothing either way."""
+    return f"{round(mb, 1) + 0.0:+.1f}"
+
+
 def rate(mb_per_hour: float, low: float | None = None, high: float | None = None) -> str:
     """A growth: "23.4 MB/h (22.1 to 25.0)"."""
     between = "" if low is None or high is None else f" ({low:.1f} to {high:.1f})"

@@ -120,8 +120,9 @@ def test_minutes_can_be_compressed(run, process, capsys):
 def test_the_end_of_the_process_is_a_normal_end(run, capsys, tmp_path):
     path = tmp_path / "x.csv"
     assert run(FakeProcess(lives=150), "-o", str(path)) == 0
-    last = capsys.readouterr().out.splitlines()[-1]
+    *_, last, written = capsys.readouterr().out.splitlines()
     assert last.startswith("worker, process 4711, has ended: 3 samples in 3 min. TOO EARLY")
+    assert written == f"Written: {path}."
     assert len(list(read_trace(path))) == 3
 
 
@@ -131,7 +132,9 @@ def test_ctrl_c_leaves_trace_and_picture(run, process, capsys, tmp_path):
     assert run(process, "-o", str(trace), "--png", str(picture)) == 130
     assert len(list(read_trace(trace))) == 4
     assert picture.read_bytes()[:4] == b"\x89PNG"
-    assert "4 samples in 4 min" in capsys.readouterr().out.splitlines()[-1]
+    *_, last, written = capsys.readouterr().out.splitlines()
+    assert "4 samples in 4 min" in last
+    assert written == f"Written: {trace}, {picture}."
 
 
 def test_each_row_is_in_the_file_before_the_next_sample(run, process, tmp_path, monkeypatch):
@@ -173,7 +176,7 @@ def test_json_is_an_object_a_line(run, process, capsys):
 def test_a_terminal_is_drawn_anew(run, process, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert run(process, "--for", "12m", "--limit", "2GiB", "-o", os.devnull) == 0
-    *_, page = capsys.readouterr().out.split("\x1b[H\x1b[2J")
+    *_, page, end = capsys.readouterr().out.split("\x1b[H\x1b[2J")
     lines = page.splitlines()
     assert lines[0] == "worker, process 4711: 13 samples, 12 min, every 1 min"
     assert lines[3].startswith("▁")
@@ -184,6 +187,58 @@ def test_a_terminal_is_drawn_anew(run, process, capsys, monkeypatch):
     ]
     assert "The limit is 2.00 GB (config)." in lines
     assert f"Ctrl-C ends it and leaves {os.devnull}." in lines
+    # At the end the table stays, and what is no longer true goes.
+    assert lines[head] in end
+    assert "Ctrl-C" not in end
+    assert end.splitlines()[-1] == f"Written: {os.devnull}."
+
+
+def test_a_page_fits_into_a_small_terminal(run, process, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((60, 15)))
+    names = ["-o", os.devnull, "--limit", "200M"]
+    assert run(process, "--for", "70m", "--warm-up", "1s", *names) == 0
+    *pages, end = capsys.readouterr().out.split("\x1b[H\x1b[2J")
+    assert max(map(len, end.splitlines())) < 60
+    assert "is reached in" in pages[-1].replace("\n", " ")
+    for page in pages[1:]:
+        lines = page.splitlines()
+        assert len(lines) < 15
+        assert max(map(len, lines)) < 60
+    assert pages[-1].splitlines()[-1] == f"Ctrl-C ends it and leaves {os.devnull}."
+
+
+@pytest.mark.parametrize("command", ["watch", "replay"])
+def test_a_picture_that_cannot_be_written_is_told_before_the_work(run, process, capsys, command):
+    if command == "watch":
+        assert run(process, "--png", "/nowhere/x.png") == 2
+    else:
+        assert main(["replay", "tests/traces/leak_dict_12.csv", "--png", "/nowhere/x.png"]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == (
+        "memguard: --png must be a file in a folder that exists and can be written, "
+        "got '/nowhere/x.png'\n"
+    )
+
+
+@pytest.mark.parametrize("pid", ["0", "-5", "4294967299"])
+def test_what_can_be_no_process_id_is_wrong_usage(capsys, pid):
+    assert main(["watch", "-p", pid]) == 2
+    assert capsys.readouterr().err == (
+        f"memguard: --pid must be the id of a process, above 0, got {pid}\n"
+    )
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    watched = [sys.executable, "-m", "memguard_native", "watch", "-p", str(os.getpid())]
+    with subprocess.Popen(
+        [*watched, "-i", "0.01s", "--for", "20s"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 @pytest.mark.parametrize(
@@ -238,7 +293,7 @@ def test_a_real_process_is_watched_until_ctrl_c(tmp_path):
         rest = process.stdout.read()
     assert process.returncode == 130
     assert all("private" in line for line in lines)
-    assert rest.splitlines()[-1].split(": ")[1].startswith(f"{len(list(read_trace(path)))} samples")
+    assert rest.splitlines()[-2].split(": ")[1].startswith(f"{len(list(read_trace(path)))} samples")
 
 
 def test_a_process_that_ends_is_noticed_at_once():
@@ -252,3 +307,10 @@ def test_a_process_that_ends_is_noticed_at_once():
     assert "private" in first
     assert f"process {child.pid}, has ended: 1 sample in " in rest
     assert process.returncode == 0
+
+
+def test_a_thread_of_the_kernel_is_refused(run, process, capsys):
+    process.sample = lambda: MemorySample(1, 1, threads=1)
+    assert run(process, "--for", "2h") == 2
+    told = capsys.readouterr()
+    assert (told.out, "this is a thread of the kernel, got 4711" in told.err) == ("", True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import struct
@@ -120,3 +121,29 @@ def test_a_figure_of_the_program_is_left_alone(tmp_path):
 
     draw_growth(tmp_path / "x.png", series(), title="x")
     assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("sample", [15, 100, 300, 419])
+@pytest.mark.parametrize("name", ["none", "near"])
+def test_no_text_lies_on_another_or_under_an_alert(tmp_path, monkeypatch, name, sample):
+    # The names of the curves were covered by what an alert near the end of the trace says.
+    from matplotlib.figure import Figure
+
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    alert = dataclasses.replace(ALERT, sample=sample)
+    told = FORECASTS[name]
+    limit = None if told is None else MemoryLimit(told.limit_bytes, "config")
+    draw_growth(tmp_path / "x.png", series(), title="LEAK", subtitle="of a process", alerts=[alert],
+                suspects=SUSPECTS, forecast=told, limit=limit)  # fmt: skip
+    (figure,) = figures
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    texts = [*figure.texts, *axes.texts, *figure.legends[0].texts]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+    assert len(boxes) == (8 if told is None else 9)
+    for (one, first), (other, second) in itertools.combinations(boxes, 2):
+        assert not first.overlaps(second), (one, other)
+    (said,) = [box for text, box in boxes if text.startswith("alert at")]
+    assert not said.overlaps(axes.get_window_extent())
+    assert all(box.x0 >= 0 and box.x1 <= 900 for _, box in boxes)

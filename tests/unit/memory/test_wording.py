@@ -7,7 +7,15 @@ import math
 import pytest
 
 from memguard_native.memory.alert import Alert, Forecast, Suspect
-from memguard_native.memory.wording import count, forecast_text, size, span, sparkline, verdict
+from memguard_native.memory.wording import (
+    change,
+    count,
+    forecast_text,
+    size,
+    span,
+    sparkline,
+    verdict,
+)
 
 
 def alert(**changes) -> Alert:
@@ -103,3 +111,10 @@ def test_noise_is_no_wave():
 
 def test_a_sparkline_of_nothing_is_empty():
     assert sparkline([], 10) == sparkline([math.nan], 10) == ""
+
+
+@pytest.mark.parametrize(
+    ("mb", "text"), [(3.84, "+3.8"), (-0.16, "-0.2"), (0.0, "+0.0"), (-0.04, "+0.0")]
+)
+def test_a_change_has_a_sign_and_none_is_never_minus_nothing(mb, text):
+    assert change(mb) == text
