@@ -20,7 +20,7 @@ COVERAGE = "share: forecasts that cover the true time"
 WIDTH = "latest by earliest time of a forecast, median"
 FORECASTS = "forecasts"
 
-OTHERS = "memguard, not tuned on"
+OTHERS = "memguard, other programs"
 
 _PROGRAMS = {traces.DEVELOPMENT: OURS, traces.UNSEEN: OTHERS}
 
