@@ -57,7 +57,7 @@ def main() -> None:
         interval=options.minute_s,
         minute_s=options.minute_s,
         rule="floor",
-        warm_up=options.warm_up * options.minute_s,
+        warm_up=options.warm_up * 60.0,
         actions=options.actions,
         on_alert=on_alert,
         on_action=on_action,

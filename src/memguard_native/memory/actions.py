@@ -215,7 +215,7 @@ class Effects(Protocol):
 
 _MEASURED = frozenset({Step.collect, Step.trim, Step.empty_gpu_cache})
 # To tell is no action: it happens in a dry run too.
-_TELLING = frozenset({Step.log, Step.callback, Step.advise})
+TELLING = frozenset({Step.log, Step.callback, Step.advise})
 
 
 class Actions:
@@ -265,7 +265,7 @@ class Actions:
         return [self._take(one, alert) for one in decide(self._policy, situation)]
 
     def _take(self, decision: Decision, alert: Alert) -> ActionRecord:
-        dry_run = self._policy.dry_run and decision.step not in _TELLING
+        dry_run = self._policy.dry_run and decision.step not in TELLING
         measured = decision.step in _MEASURED and not dry_run
         monotonic, wall = self._effects.monotonic(), self._effects.wall()
         before = self._measure() if measured else MemoryNow()
@@ -288,7 +288,7 @@ class Actions:
             error=error,
         )
         self._remember(record)
-        if decision.step not in _TELLING or error is not None:
+        if decision.step not in TELLING or error is not None:
             logger.info(_line(record), extra={"memory_action": record.to_dict()})
         self._tell(record)
         return record

@@ -9,13 +9,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from memguard_native.memory.actions import ActionRecord
+from memguard_native.memory.actions import TELLING, ActionRecord
 from memguard_native.memory.advice import Advice
 from memguard_native.memory.alert import Alert, Forecast, MemoryState, Suspect
 from memguard_native.memory.evidence_text import report_text
 from memguard_native.memory.floor import FloorGrowth, Refusal, Scale
 from memguard_native.memory.limits import MemoryLimit
-from memguard_native.memory.wording import forecast_text, rate, size, verdict
+from memguard_native.memory.wording import change, forecast_text, rate, size, verdict
 
 _SCHEMA = 1
 
@@ -25,6 +25,8 @@ class ScaleVerdict:
     """What one window says of one signal: "leak", or the first rule that it does not keep."""
 
     window_minutes: int
+    least_rate_mb_per_hour: float
+    """What it looks for grows at least as fast."""
     signal: str
     rule: str
     """The rule that was not kept; "leak" if all were."""
@@ -41,12 +43,15 @@ class ScaleVerdict:
         }
 
 
-def verdict_of(scale: Scale, signal: str, said: FloorGrowth | Refusal) -> ScaleVerdict:
+def verdict_of(
+    scale: Scale, signal: str, said: FloorGrowth | Refusal, threshold_mb_per_hour: float
+) -> ScaleVerdict:
     """What a scale said, by name."""
     if isinstance(said, FloorGrowth):
         said = Refusal("leak", said.rate_mb_per_hour, said.rate_low_mb_per_hour)
     return ScaleVerdict(
         window_minutes=scale.window_minutes,
+        least_rate_mb_per_hour=scale.least_rate * threshold_mb_per_hour,
         signal=signal,
         rule=said.rule,
         found=said.found,
@@ -105,15 +110,19 @@ class Explanation:
         if self.parts_mb_per_hour:
             yield "Growth by part in the last hour:"
             for part, grown in self.parts_mb_per_hour.items():
-                yield f"  {part:<15}{grown:+9.1f} MB/h"
+                yield f"  {part:<15}{change(grown):>9} MB/h"
         if self.per_load_mb:
             yield f"A unit of load takes {self.per_load_mb:.3g} MB."
-        yield "What each window says:"
+        if self.scales:
+            yield "What each window says:"
         for one in self.scales:
-            yield f"  {one.window_minutes:>4} min  {one.signal:<8}{_said(one)}"
+            window = f"{one.window_minutes} min, from {one.least_rate_mb_per_hour:g} MB/h"
+            yield f"  {window:<24}{one.signal:<8}{_said(one)}"
         if self.evidence is not None:
             yield report_text(self.evidence)
         for record in self.actions:
+            if record.step in TELLING:
+                continue
             yield f"Action: {record.step}: {record.why}"
         for advice in self.advice:
             yield f"Advice: {advice.title}. {advice.text} Try: {advice.setting}"
@@ -122,4 +131,4 @@ class Explanation:
 def _said(one: ScaleVerdict) -> str:
     if one.rule == "leak":
         return f"a leak of {rate(one.found)}"
-    return f"no leak by its {one.rule}: {one.found:.3g}, wanted {one.limit:.3g}"
+    return f"no leak: {one.rule} {one.found:.3g}, limit {one.limit:.3g}"

@@ -59,6 +59,7 @@ class ProcProbe:
         self.pid = pid
         self._proc = proc
         self._cgroups = cgroups
+        self._descriptor: int | None = None  # before what may raise: __del__() looks at it
         self._descriptor = _descriptor_of(pid)
         with self._problems():
             self._started = self._stat()[_START_FIELD]

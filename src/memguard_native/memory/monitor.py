@@ -63,7 +63,8 @@ class MemoryMonitor:
         load: called with every sample, returns what is in flight; default what `monitor.load` is
             told.
         gpu: "auto" watches the memory of the GPUs as well, by torch or by the extra `gpu`.
-        minute_s: seconds that stand for a minute; default 60. Less is for tests in time lapse.
+        minute_s: seconds that stand for a minute of the floor rule and of `warm_up`; default 60.
+            Less is for tests in time lapse; evidence and actions keep their own time.
         probe: where samples come from, for tests; default the best of this system.
         clock: a `ManualClock` that stamps the samples, for tests; default the probe's own time.
         scope: "local", or "host": samples are also kept in memory that outlives this process, see

@@ -72,7 +72,7 @@ class Watch:
         )
         self.detector = Detector(
             threshold_mb_per_hour=config.threshold_mb_per_hour,
-            warm_up_minutes=config.warm_up / config.minute_s,
+            warm_up_minutes=config.warm_up / 60.0,  # minutes of `minute_s`, as all others
             interval=config.interval,
             minute_s=config.minute_s,
         )
