@@ -104,10 +104,7 @@ class Run:
             limit=latest.limit,
             parts_mb_per_hour=watch.parts_mb_per_hour,
             per_load_mb=watch.detector.per_load_mb,
-            scales=tuple(
-                verdict_of(*said, self._config.threshold_mb_per_hour)
-                for said in watch.detector.said
-            ),
+            scales=tuple(verdict_of(*said, threshold) for said in watch.detector.said),
             evidence=response.evidence,
             actions=response.records,
             advice=() if alert is None else tuple(advise(circumstances_of(alert))),
