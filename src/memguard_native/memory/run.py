@@ -60,7 +60,7 @@ class Run:
         self._keep = keep
         self._environ = environ
         self._read_load = config.load
-        self._load_failures = 0
+        self._has_load_failed = False
         self._has_failed_to_keep = False
         self._blocks = BlockCounter()
         self._gpu = GpuReader(config.gpu)
@@ -136,9 +136,9 @@ class Run:
             load = float(self._read_load())
             return load if math.isfinite(load) else None
         except Exception:
-            self._load_failures += 1
-            if self._load_failures == 1:
-                logger.exception("load() raised; further errors of it are only counted")
+            if not self._has_load_failed:
+                self._has_load_failed = True
+                logger.exception("load() raised; further errors of it are not logged")
             return None
 
     def _find_limit(self, sample: MemorySample) -> MemoryLimit | None:
