@@ -18,7 +18,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from memguard_native.errors import ConfigError, is_finite_number
@@ -83,6 +83,18 @@ def uvicorn_config(
     return {"app": app, **config}
 
 
+def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` of `uvicorn.run` for a worker that a supervisor runs.
+
+    Raises ConfigError: an option that uvicorn does not have, or a value it cannot use.
+    """
+    for name, value in options.items():
+        if name not in _uvicorn_options():
+            raise ConfigError(name, value, _unknown_option(name))
+        _check_value(name, value)
+    return {"log_level": "info", **options}
+
+
 def _consequence(limit: int, workers: int, reload: bool) -> str:
     if reload:
         return (
@@ -93,7 +105,8 @@ def _consequence(limit: int, workers: int, reload: bool) -> str:
         return (
             f"uvicorn ends this process with exit code 0 after {limit} requests, and nothing "
             "starts it again; run it under a supervisor that restarts on success too (systemd: "
-            "Restart=always, not on-failure), or pass limit_max_requests=None"
+            "Restart=always, not on-failure), or use memguard_native.recycling.run, or pass "
+            "limit_max_requests=None"
         )
     return (
         f"each of the {workers} workers leaves after {limit} requests and is replaced only once "

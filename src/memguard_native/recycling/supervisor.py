@@ -1,0 +1,456 @@
+"""The supervisor: owns the listener, imports no application, and keeps N workers serving.
+
+One thread, one loop over a selector: what happens is heard at once, all else is looked at ten times
+a second. It decides by `recycling.planner`, acts through `recycling.workforce`, and is told what to
+do by signals and by its control socket. Handlers of signals only write to a pipe.
+
+    SIGTERM, SIGINT  drain all and end; a second one: within a second
+    SIGHUP           replace all workers one by one; with a zygote, load the application anew first
+    SIGTTIN, SIGTTOU one worker more, or one less
+    SIGUSR1          write a line of JSON with all that is known to stderr
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from memguard_native import _core, segment
+from memguard_native.errors import ConfigError
+from memguard_native.recycling.answers import answer
+from memguard_native.recycling.control import ControlServer
+from memguard_native.recycling.group import read_group
+from memguard_native.recycling.listener import url_of
+from memguard_native.recycling.messages import Frame, Kind, close_descriptor
+from memguard_native.recycling.planner import Drain, Planner, Start, WorkerState
+from memguard_native.recycling.processes import Starter, WorkerProcess, ZygoteProcess
+from memguard_native.recycling.reasons import Reason
+from memguard_native.recycling.recycles import Recycles
+from memguard_native.recycling.relay import Relay
+from memguard_native.recycling.service_manager import ServiceManager
+from memguard_native.recycling.settings import ServiceSettings
+from memguard_native.recycling.template import Template
+from memguard_native.recycling.workforce import Workforce
+from memguard_native.recycling.zygote import GivenObjects
+
+logger = logging.getLogger("memguard_native.recycling")
+
+_TICK = 0.1
+_RETRY = 0.001  # for descriptors that found a full queue
+_LATE = 1.0
+_LINGER = 2.0
+_LAST_CALL = 1.0
+_SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGUSR1,
+    signal.SIGCHLD,
+)
+
+
+class Selection:
+    """A selector whose keys carry what to call."""
+
+    def __init__(self) -> None:
+        self.selector = selectors.DefaultSelector()
+
+    def add(self, file: Any, call: Callable[[], object]) -> None:
+        """Call it whenever there is something to read; nothing happens if it is there already."""
+        with suppress(KeyError):
+            self.selector.register(file, selectors.EVENT_READ, lambda _mask: call())
+
+    def remove(self, file: Any) -> None:
+        """Call no more; nothing happens if it is not there."""
+        with suppress(KeyError, ValueError):
+            self.selector.unregister(file)
+
+    def wait(self, timeout: float) -> None:
+        """Call what is due, for at most so long."""
+        for key, mask in self.selector.select(timeout):
+            key.data(mask)
+
+
+class Supervisor:
+    """Runs a service until it is told to end.
+
+    Args:
+        settings: what its processes are told.
+        listener: listens already; every process inherits it.
+        given: the application as an object; None: by its import string.
+        workers, start, ready_timeout, hang_timeout, shutdown_delay, overlap: see `recycling.run`.
+    """
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        listener: socket.socket,
+        given: GivenObjects | None,
+        *,
+        workers: int,
+        start: str,
+        ready_timeout: float,
+        hang_timeout: float,
+        shutdown_delay: float,
+        overlap: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self._listener = listener
+        self.clock = clock
+        self.wanted = workers
+        self._shutdown_delay = shutdown_delay
+        self._selection = Selection()
+        starter = Starter(settings, listener, given)
+        # Before there is anything that its child must not have.
+        self.template = Template(
+            starter, self._selection, start=start, on_frame=self._on_zygote_frame, clock=clock
+        )
+        self._relay = Relay(capacity=_descriptor_capacity())
+        self.recycles = Recycles()
+        self.workforce = Workforce(
+            settings,
+            starter,
+            self._selection,
+            self._relay,
+            self.recycles,
+            ready_timeout=ready_timeout,
+            hang_timeout=hang_timeout,
+            on_ended=self._on_ended,
+            clock=clock,
+        )
+        self._planner = Planner(settings.policy, overlap=overlap)
+        self._manager = ServiceManager()
+        self.url = url_of(listener)
+        self.started_at = self._last_tick = clock()
+        self._ticks = 0
+        self._group = read_group()
+        self._has_been_complete = False
+        self._stop_at: float | None = None
+        self._is_stopping = False
+        self._exit_code: int | None = None
+        self._final_code = 0
+        self._failure: ConfigError | None = None
+        self._unready: str | None = None
+
+    def run(self) -> int:
+        """Serve until the end; the exit code: 0, or 1 if the service could not go on.
+
+        Raises ConfigError: the application, or an option, is not what it should be.
+        """
+        _core.become_subreaper()
+        before = self._hear_signals()
+        control = ControlServer(segment.directory(), self.settings.namespace, self._answer)
+        control.register(self._selection.selector)
+        self._control = control
+        self._manager.keep_listener(self._listener.fileno())
+        logger.info(
+            "serving %s at %s with %d workers (process %d)",
+            self.settings.app,
+            self.url,
+            self.wanted,
+            os.getpid(),
+        )
+        try:
+            while self._exit_code is None:
+                self._turn()
+        finally:
+            control.close()
+            self._listener.close()
+            self.recycles.aborted += self._relay.abandon()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(-1)
+        if self._failure is not None:
+            raise self._failure
+        return self._exit_code
+
+    # --- the loop -------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self._selection.wait(_RETRY if self._relay.has_waiting else _TICK)
+        now = self.clock()
+        if now - self._last_tick >= _TICK:
+            self._tick(now)
+        self._relay.pump(self.workforce.serving)
+        if not self._relay.is_full:
+            self.workforce.resume()
+        if self._is_stopping:
+            self._go_on_stopping(now)
+        else:
+            self._plan(now)
+
+    def _tick(self, now: float) -> None:
+        elapsed, self._last_tick = now - self._last_tick, now
+        if elapsed > _LATE:
+            self.workforce.was_late(now)
+        self._ticks += 1
+        self.workforce.look(now)
+        self.template.look(now)
+        self._control.expire(now)
+        if self._ticks % 10 == 0:
+            self.workforce.look_at_segment()
+            self._group = read_group()
+            self._tell_manager()
+        serving = len(self.workforce.serving)
+        if serving >= self.wanted and not self._has_been_complete:
+            self._has_been_complete = True
+            logger.info("all %d workers are ready", self.wanted)
+            self._manager.ready()
+        elif self._has_been_complete and serving < self.wanted and not self._is_stopping:
+            self.recycles.capacity_gap_seconds += elapsed
+        if self._stop_at is not None and now >= self._stop_at:
+            self._stop_at = None
+            self._drain_all(now)
+
+    def _tell_manager(self) -> None:
+        if self.workforce.serving:
+            self._manager.watchdog()
+        elif not self._has_been_complete:
+            self._manager.extend_timeout(30.0)
+        serving = len(self.workforce.serving)
+        recycles = sum(self.recycles.by_reason.values())
+        self._manager.status(f"{serving} of {self.wanted} workers ready, {recycles} replaced")
+
+    def _plan(self, now: float) -> None:
+        if not self.template.can_start:
+            return
+        views = [one.view for one in self.workforce.workers.values() if one.gone_at is None]
+        plan = self._planner.decide(now, self.wanted, views, self._group)
+        for note in plan.notes:
+            logger.warning("%s", note.text, extra={"event": f"recycling.{note.kind}"})
+        for action in plan.actions:
+            if isinstance(action, Start):
+                self.workforce.start(action, self.template.zygote, now)
+            else:
+                self._drain(action, now)
+        if plan.is_hopeless:
+            self._give_up("workers end again and again, and none is ready: see what they logged")
+
+    def _drain(self, order: Drain, now: float) -> None:
+        worker = self.workforce.workers[order.generation]
+        self.workforce.drain(worker, order.reason, now)
+
+    # --- workers that ended ---------------------------------------------------------------------
+
+    def _on_ended(self, worker: WorkerProcess, why: str | None) -> None:
+        now = self.clock()
+        was_told = worker.state is WorkerState.draining
+        if why is not None:
+            logger.error("worker %d (process %s) ended: %s", worker.number, worker.pid, why)
+        if self._is_stopping:
+            return
+        self._planner.ended(
+            worker.number,
+            now,
+            crashed=why is not None,
+            was_ready=worker.ready_at is not None,
+            age=now - (worker.ready_at or worker.started_at),
+        )
+        if worker.ready_at is None and not self.workforce.has_been_ready:
+            self._fail_to_start(worker, why)
+        elif worker.ready_at is not None and not (was_told and worker.drained_for is None):
+            reason = worker.drained_for or Reason.crash
+            successor = self.workforce.by_number(worker.number)
+            record = self.recycles.add(worker, successor, reason, now)
+            logger.info("%s", record, extra={"event": "worker.recycled", **_fields(record)})
+
+    def _fail_to_start(self, worker: WorkerProcess, why: str | None) -> None:
+        config_error = (worker.farewell or {}).get("config_error")
+        if config_error is not None:
+            self._fail_with(config_error)
+        else:
+            self._give_up(f"the first worker could not start: {why or 'it ended'}")
+
+    def _fail_with(self, config_error: list[str]) -> None:
+        field, value, allowed = config_error
+        self._failure = ConfigError(field, _Shown(value), allowed)
+        self._give_up(str(self._failure))
+
+    def _give_up(self, why: str) -> None:
+        if self._exit_code is None and not self._is_stopping:
+            logger.error("%s", why)
+            self._final_code = 1
+            self._is_stopping = True
+            self._drain_all(self.clock(), timeout=0.0)
+
+    # --- the zygote -----------------------------------------------------------------------------
+
+    def _on_zygote_frame(self, zygote: ZygoteProcess, frame: Frame) -> None:
+        if frame.kind is Kind.loaded:
+            self._on_loaded(zygote, frame)
+            return
+        worker = self.workforce.workers.get(frame.seq)
+        if frame.kind is Kind.forked and frame.descriptor is not None:
+            if worker is None:
+                close_descriptor(frame)
+            else:
+                self.workforce.has_pid(worker, frame.arg, frame.descriptor)
+        elif frame.kind is Kind.reaped and worker is not None:
+            self.workforce.ended(worker, frame.arg)
+
+    def _on_loaded(self, zygote: ZygoteProcess, frame: Frame) -> None:
+        if "config_error" in frame.payload and not self.workforce.has_been_ready:
+            self._fail_with(frame.payload["config_error"])
+        elif "failed" in frame.payload:
+            self._on_zygote_failed(zygote, str(frame.payload["failed"]))
+        elif (hazard := _hazard(frame)) is None:
+            if self.template.use(zygote, frame.payload):
+                self._renew_workers({"signal": "SIGHUP"})
+                self._manager.ready()
+        else:
+            self._on_unsafe(zygote, hazard)
+
+    def _on_zygote_failed(self, zygote: ZygoteProcess, why: str) -> None:
+        self.template.drop(zygote)
+        if not self.workforce.has_been_ready:
+            self._give_up(f"the application could not be loaded: {why}")
+        else:
+            logger.error("the application could not be loaded anew, workers stay: %s", why)
+
+    def _on_unsafe(self, zygote: ZygoteProcess, hazard: str) -> None:
+        if self.template.may_spawn:
+            logger.warning(
+                "workers are spawned, not forked: %s. Start threads in the application's lifespan "
+                "(of compute libraries: OPENBLAS_NUM_THREADS=1), or say start='spawn'",
+                hazard,
+            )
+            self.template.spawn_instead(zygote)
+            return
+        self.template.drop(zygote)
+        self._failure = ConfigError(
+            "start",
+            "zygote",
+            f"must be 'spawn' for this application, and an import string: {hazard}",
+        )
+        self._give_up(str(self._failure))
+
+    # --- what people want -----------------------------------------------------------------------
+
+    def _hear_signals(self) -> dict[signal.Signals, Any]:
+        reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selection.add(reading, lambda: self._on_signals(os.read(reading, 256)))
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        return {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+
+    def _on_signals(self, numbers: bytes) -> None:
+        now = self.clock()
+        for number in numbers:
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self._stop(now)
+            elif number == signal.SIGCHLD:
+                self._reap()
+            elif number == signal.SIGUSR1:
+                print(json.dumps(self._answer({"command": "workers"})), file=sys.stderr, flush=True)
+            elif number == signal.SIGHUP:
+                self._renew(now)
+            elif number == signal.SIGTTIN:
+                self.wanted += 1
+            elif number == signal.SIGTTOU:
+                self.wanted = max(1, self.wanted - 1)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None:
+                return
+            # Not reaped yet, so nobody else can have its number: the time to signal its group.
+            worker = next(
+                (one for one in self.workforce.workers.values() if one.pid == found.si_pid), None
+            )
+            if worker is not None:
+                self.workforce.end_children(worker)
+            _, status = os.waitpid(found.si_pid, 0)
+            if worker is not None:
+                self.workforce.ended(worker, status)
+            else:
+                self.template.reaped(found.si_pid)
+
+    def _renew(self, now: float) -> None:
+        self._manager.reloading()
+        if self.template.renew():
+            return
+        self._renew_workers({"signal": "SIGHUP"})
+        self._manager.ready()
+
+    def _renew_workers(self, evidence: dict[str, Any]) -> None:
+        for worker in self.workforce.workers.values():
+            worker.wishes(Reason.manual, self.clock(), evidence)
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        return answer(self, request)
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def _stop(self, now: float) -> None:
+        if self._is_stopping:
+            logger.warning("told to end a second time: workers have %g s", _LAST_CALL)
+            for worker in self.workforce.workers.values():
+                worker.kill_at = now + _LAST_CALL
+            return
+        logger.info("told to end")
+        self._manager.stopping()
+        self._is_stopping = True
+        for worker in self.workforce.workers.values():
+            worker.channel.send(Kind.settings, payload={"unready": "the service is ending"})
+        self._stop_at = now + self._shutdown_delay
+
+    def _drain_all(self, now: float, timeout: float | None = None) -> None:
+        for worker in list(self.workforce.workers.values()):
+            if worker.ready_at is None:
+                worker.channel.send(Kind.exit)
+                worker.state = WorkerState.draining
+                worker.kill_at = now + self.settings.kill_timeout
+            elif worker.state is not WorkerState.draining:
+                self.workforce.drain(worker, None, now, timeout=timeout, linger=_LINGER)
+        self._listener.close()
+        self.template.end()
+
+    def _go_on_stopping(self, now: float) -> None:
+        if self._stop_at is None and self.workforce.is_gone:
+            self.template.kill()
+            self._exit_code = self._final_code
+
+
+class _Shown(str):
+    """A value of another process, as it was shown there."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _hazard(frame: Frame) -> str | None:
+    """Why a process in this state cannot be forked safely; None: it can."""
+    threads = frame.payload["threads"]
+    if threads:
+        return f"the application has started {len(threads)} threads ({', '.join(threads[:5])})"
+    if frame.payload["has_cuda"]:
+        return "torch has initialised CUDA, which does not survive a fork"
+    return None
+
+
+def _descriptor_capacity() -> int:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(16, min(4096, hard * 8 // 10 - 128))
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {f"recycle_{name}": value for name, value in record.to_dict().items()}

@@ -1,0 +1,411 @@
+"""A worker: one process with one uvicorn server, which asks to be replaced and goes on serving.
+
+It never ends by itself because of a limit. It tells the supervisor what it wants, and ends when it
+is told to drain. What people and the supervisor want to know of it lies in its slot of the segment,
+written ten times a second by the event loop itself: an old heartbeat is a loop that hangs.
+
+For applications there are `count()`, `ask()` and `load_from()`. Without a supervisor they do
+nothing, so an application need not know what it runs under. Any thread may call them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from memguard_native import _core, segment
+from memguard_native.errors import ConfigError, MemguardError
+from memguard_native.recycling.children import other_members
+from memguard_native.recycling.limits import draw_limits, reached
+from memguard_native.recycling.messages import (
+    Channel,
+    ChannelClosedError,
+    Frame,
+    Kind,
+    close_descriptor,
+    encode,
+)
+from memguard_native.recycling.reasons import Reason
+from memguard_native.recycling.settings import ServiceSettings, WorkerPlace
+from memguard_native.recycling.worker_memory import WorkerMemory
+
+if TYPE_CHECKING:
+    from memguard_native.recycling.loading import Objects
+    from memguard_native.recycling.server import RecyclingServer
+
+logger = logging.getLogger("memguard_native.recycling")
+
+_BEAT_INTERVAL = 0.1
+_BEATS_PER_SECOND = 10
+# Idle connections of a worker whose heirs are unknown: clients that send within this time are told
+# to close.
+_ORPHAN_LINGER = 2.0
+_STUCK = 30.0
+_WORSE_SCORE = 200  # the kernel is to kill a worker, not the supervisor
+
+
+def count(*, inputs: int = 0, tokens: int = 0) -> None:
+    """So many inputs and tokens were worked on: for `max_inputs` and `max_tokens` of the policy.
+
+    Raises ConfigError: not an int >= 0.
+    """
+    for name, value in (("inputs", inputs), ("tokens", tokens)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ConfigError(name, value, "must be an int >= 0")
+    if _current is not None:
+        _current.count(inputs, tokens)
+
+
+def ask(reason: str = "backend") -> None:
+    """This process is to be replaced: "backend" if what it computes with is sick, or "manual"."""
+    if reason not in (Reason.backend, Reason.manual):
+        raise ConfigError("reason", reason, "must be one of 'backend', 'manual'")
+    if _current is not None:
+        _current.ask_from_any_thread(Reason(reason))
+
+
+def load_from(read: Callable[[], float]) -> None:
+    """The memory monitor of this worker takes `read()` for its load, not the requests in flight.
+
+    Call it before the application has started up.
+    """
+    if _current is not None:
+        _current.memory.read_load = read
+
+
+def is_supervised() -> bool:
+    """Whether this process is a worker of a supervisor, which also watches its memory."""
+    return _current is not None
+
+
+_current: Worker | None = None
+
+
+class Worker:
+    """The worker of this process; `objects` is what its template has loaded, None: it loads."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        listener: socket.socket,
+        settings: ServiceSettings,
+        place: WorkerPlace,
+        objects: Objects | None = None,
+    ) -> None:
+        global _current
+        self._channel = channel
+        self._listener = listener
+        self._settings = settings
+        self._place = place
+        self._objects = objects
+        self._started_at = time.monotonic()
+        self._ready_at: float | None = None
+        self._limits = draw_limits(settings.policy, random.Random())
+        self._counting = threading.Lock()
+        self._inputs = self._tokens = 0
+        self._wish: Reason | None = None
+        self._unready: str | None = None
+        self._beats = 0
+        self._connection_seq = 0
+        self._is_alone = False
+        self._watchdog: _core.Watchdog | None = None
+        self.memory = WorkerMemory(settings, place, self.ask_from_any_thread, self.withdraw)
+        _current = self
+
+    # --- what the application and the memory may do ---------------------------------------------
+
+    def count(self, inputs: int, tokens: int) -> None:
+        """See the function of this module."""
+        with self._counting:
+            self._inputs += inputs
+            self._tokens += tokens
+
+    def ask_from_any_thread(
+        self, reason: Reason, evidence: Mapping[str, object] | None = None
+    ) -> None:
+        """Ask to be replaced."""
+        try:
+            self._loop.call_soon_threadsafe(self._ask, reason, evidence)
+        except RuntimeError:  # the loop has ended: so does this process
+            logger.debug("a wish to be replaced (%s) came too late", reason)
+
+    def withdraw(self, reason: Reason) -> None:
+        """The reason has vanished. On the event loop."""
+        if self._wish is reason:
+            self._wish = None
+            self._channel.send(Kind.wish, payload={"reason": None})
+
+    def _ask(self, reason: Reason, evidence: Mapping[str, object] | None = None) -> None:
+        if self._wish is not None:
+            return
+        self._wish = reason
+        self._channel.send(
+            Kind.wish, payload={"reason": reason, "evidence": dict(evidence or self._work())}
+        )
+
+    # --- from start to end ----------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until drained; the exit code of the process."""
+        _prepare_process(self._settings.supervisor)
+        try:
+            self._attach()
+            self._watch_supervisor()
+            self._server = self._new_server()
+            self._run_loop()
+        except ConfigError as error:
+            return self._fail(error, config_error=[error.field, repr(error.value), error.allowed])
+        except SystemExit:  # uvicorn's way to say that the application's start-up failed
+            if self._ready_at is not None:
+                raise
+            return self._fail("the application's start-up failed; its log says why")
+        except Exception as error:
+            logger.exception("worker %d failed", self._place.number)
+            return self._fail(error)
+        finally:
+            self.memory.stop()
+            if self._watchdog is not None:
+                self._watchdog.stop()
+        server = self._server
+        self._segment.core.set_worker_state("ended")
+        self._channel.send(
+            Kind.ended,
+            payload={
+                "handed_over": server.handed_over,
+                "lingered": server.lingered,
+                "aborted": server.aborted,
+                **self._work(),
+            },
+        )
+        return 0
+
+    def _fail(self, error: object, **more: Any) -> int:
+        text = (
+            str(error)
+            if isinstance(error, (MemguardError, str))
+            else f"{type(error).__name__}: {error}"
+        )
+        self._channel.send(Kind.ended, payload={"failed": text[:1000], **more})
+        return 1
+
+    def _attach(self) -> None:
+        self._segment = segment.attach(self._settings.namespace)
+        self._begin_page("starting")
+
+    def _begin_page(self, state: str) -> None:
+        core = self._segment.core
+        if not core.begin_worker(self._place.number, predecessor=self._place.predecessor):
+            raise MemguardError(
+                f"all {_core.SEGMENT_SLOTS} slots of {self._segment.path} are taken: set "
+                "MEMGUARD_NAMESPACE to another name for each service"
+            )
+        core.set_worker_state(state)
+        self.memory.segment = self._segment
+        self._channel.send(Kind.hello, arg=os.getpid(), payload={"slot": core.slot})
+
+    def _watch_supervisor(self) -> None:
+        self._watchdog = _core.Watchdog(
+            control_fd=self._channel.fileno(),
+            message=encode(Kind.wish, payload={"reason": Reason.ceiling}),
+            supervisor_pidfd=os.pidfd_open(self._settings.supervisor),
+            grace=self._settings.drain_timeout + self._settings.kill_timeout,
+            segment=self._segment.core,
+        )
+        self._watchdog.start()
+        self.memory.watchdog = self._watchdog
+
+    def _new_server(self) -> RecyclingServer:
+        # Here and not above: uvicorn is heavy, and the supervisor imports what is light of this.
+        from memguard_native.recycling.asgi import WorkerApplication
+        from memguard_native.recycling.loading import load_objects, server_config
+        from memguard_native.recycling.server import RecyclingServer
+
+        objects = load_objects(self._settings) if self._objects is None else self._objects
+        config = server_config(self._settings, objects.app)
+        config.load()
+        config.loaded_app = WorkerApplication(
+            config.loaded_app,
+            begin=self.memory.request_begins,
+            end=self.memory.request_ends,
+            readiness=lambda: self._unready,
+            liveness=self._why_not_alive,
+        )
+        self._warm_up = objects.warm_up
+        return RecyclingServer(
+            config,
+            hand_out=self._hand_out,
+            on_startup=self._on_startup,
+            on_request=self._on_request,
+            on_started=self._on_started,
+        )
+
+    def _run_loop(self) -> None:
+        from memguard_native.recycling.loading import new_runner
+
+        with new_runner(self._server.config) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._channel.fileno(), self._on_frames)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_signal, number)
+        self._beat()
+        await self._server.serve([self._listener])
+        self._loop.remove_reader(self._channel.fileno())
+
+    async def _on_startup(self) -> None:
+        self._segment.core.set_worker_state("warming")
+        if self._warm_up is not None:
+            await self._warm_up(self._server)
+        await self.memory.begin()
+
+    def _on_started(self) -> None:
+        self._ready_at = time.monotonic()
+        self._segment.core.set_worker_state("ready")
+        self._channel.send(
+            Kind.ready,
+            payload={
+                "boot_s": round(self._ready_at - self._started_at, 4),
+                "tier": self._server.tier,
+                **self.memory.figures(),
+            },
+        )
+        self.memory.start()
+
+    # --- on the event loop ----------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        self._loop.call_later(_BEAT_INTERVAL, self._beat)
+        self._segment.core.beat_loop()
+        self._segment.core.tell_work(**self._work())
+        self._channel.flush()
+        self._beats += 1
+        if self._beats % _BEATS_PER_SECOND == 0:
+            self._on_second()
+
+    def _on_second(self) -> None:
+        if not self._segment.has_its_name():  # removed or replaced: as breakers do
+            self._segment = segment.attach_again(self._segment)
+            self._begin_page("starting" if self._ready_at is None else "ready")
+        if self._ready_at is not None:
+            self.memory.on_second()
+            self._check_limits()
+
+    def _on_request(self) -> None:
+        if self._wish is None:
+            self._check_limits()
+
+    def _check_limits(self) -> None:
+        assert self._ready_at is not None
+        age = time.monotonic() - self._ready_at
+        reason = reached(
+            self._limits,
+            requests=self._server.requests,
+            inputs=self._inputs,
+            tokens=self._tokens,
+            age=age,
+        )
+        if reason is not None and self._wish is None:
+            self._ask(reason, {**self._work(), "age": round(age, 1)})
+
+    def _work(self) -> dict[str, int]:
+        server = self._server
+        return {
+            "requests": server.requests,
+            "in_flight": server.in_flight,
+            "connections": server.connections,
+            "inputs": self._inputs,
+            "tokens": self._tokens,
+        }
+
+    def _on_frames(self) -> None:
+        try:
+            while (frame := self._channel.receive()) is not None:
+                self._on_frame(frame)
+        except ChannelClosedError:
+            self._on_supervisor_gone()
+
+    def _on_frame(self, frame: Frame) -> None:
+        if frame.kind is Kind.connection:
+            self._adopt(frame)
+        elif frame.kind is Kind.drain:
+            self._drain(**frame.payload)
+        elif frame.kind is Kind.settings:
+            self._unready = frame.payload["unready"]
+        elif frame.kind is Kind.exit:
+            os._exit(0)
+        else:
+            close_descriptor(frame)
+
+    def _adopt(self, frame: Frame) -> None:
+        if frame.descriptor is None:  # this process has as many as it may have
+            self._channel.send(Kind.adopted, seq=frame.seq, payload={"lost": True})
+            return
+
+        def accepted() -> None:
+            self._channel.send(Kind.adopted, seq=frame.seq)
+
+        self._server.adopt(frame.descriptor, accepted)
+
+    def _hand_out(self, descriptor: int) -> bool:
+        self._connection_seq += 1
+        try:
+            return self._channel.send_descriptor(
+                Kind.connection, descriptor, seq=self._connection_seq
+            )
+        except ChannelClosedError:
+            return False
+
+    def _drain(self, tier: str, linger: float, timeout: float) -> None:
+        self._segment.core.set_worker_state("draining")
+        self._server.drain(tier=tier, linger=linger, deadline=self._loop.time() + timeout)
+
+    def _on_signal(self, number: int) -> None:
+        # systemd and people signal workers as well. The supervisor ends them, one by one.
+        if number == signal.SIGTERM and not self._is_alone:
+            self._ask(Reason.manual)
+
+    def _on_supervisor_gone(self) -> None:
+        self._loop.remove_reader(self._channel.fileno())
+        self._is_alone = True
+        self._unready = "the supervisor is gone"
+        logger.error("the supervisor is gone: worker %d finishes its requests", self._place.number)
+        for pid in other_members(os.getpid()):
+            os.kill(pid, signal.SIGTERM)
+        self._drain("linger", _ORPHAN_LINGER, self._settings.drain_timeout)
+
+    def _why_not_alive(self) -> str | None:
+        for one in self._segment.core.workers():
+            if one["pid"] == self._settings.supervisor and one["heartbeat_age"] > _STUCK:
+                return f"the supervisor has not moved for {one['heartbeat_age']:.0f} s"
+        return None
+
+
+def _prepare_process(supervisor: int) -> None:
+    """A process group of its own, with what it starts; what a worker is to be for the kernel."""
+    import faulthandler
+    import resource
+
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    faulthandler.enable()  # SIGABRT, which ends a worker that hangs, tells where it hung
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        with open("/proc/self/oom_score_adj", "r+") as file:
+            score = min(1000, int(file.read()) + _WORSE_SCORE)
+            file.seek(0)
+            file.write(str(score))
+    except OSError:
+        logger.debug("oom_score_adj cannot be set", exc_info=True)

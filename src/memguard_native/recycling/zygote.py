@@ -1,0 +1,218 @@
+"""The zygote: a process that has imported the application and is forked for each worker.
+
+A fork takes milliseconds and shares all memory that nobody writes to, a loaded model above all.
+After loading, `gc.freeze()` takes what there is out of the collector's sight: else its first run in
+a worker would write to every object, and so copy all of it.
+
+A process with threads cannot be forked safely: what a thread holds at that moment stays held in the
+child. So threads, native ones too, and a CUDA context are looked for, and told to the supervisor,
+which then has the workers spawned.
+
+One thread, and no event loop. It ends when the supervisor does; workers live on without it.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from memguard_native import _core
+from memguard_native.errors import ConfigError
+from memguard_native.recycling.children import os_threads, signal_group
+from memguard_native.recycling.messages import Channel, ChannelClosedError, Frame, Kind
+from memguard_native.recycling.settings import ServiceSettings, WorkerPlace
+
+if TYPE_CHECKING:
+    from memguard_native.recycling.loading import Objects
+
+logger = logging.getLogger("memguard_native.recycling")
+
+# More compute threads than one do not survive a fork, and workers are the way to use more cores.
+# What the user has set stays, and then is a reason to spawn.
+_ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class GivenObjects(NamedTuple):
+    """What was given to `recycling.run` as objects, not as import strings."""
+
+    app: object
+    preload: Callable[[], object] | None = None
+    warm_up: Callable[[], object] | None = None
+
+
+class Zygote:
+    """The zygote of this process."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        listener: socket.socket,
+        settings: ServiceSettings,
+        given: GivenObjects | None = None,
+    ) -> None:
+        self._channel = channel
+        self._listener = listener
+        self._settings = settings
+        self._given = given
+        self._children: dict[int, tuple[int, int]] = {}  # pidfd: (pid, generation)
+        self._selector = selectors.DefaultSelector()
+        self._is_leaving = False
+
+    def run(self) -> int:
+        """Serve the supervisor until it is gone; the exit code of the process.
+
+        In a worker that was forked it returns as well: with the exit code of that one.
+        """
+        end_with(self._settings.supervisor)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        started = time.monotonic()
+        try:
+            objects = self._load()
+        except ConfigError as error:
+            config_error = [error.field, repr(error.value), error.allowed]
+            self._channel.send(
+                Kind.loaded, payload={"failed": str(error)[:1000], "config_error": config_error}
+            )
+            return 1
+        except Exception as error:
+            logger.exception("the application could not be loaded")
+            self._channel.send(
+                Kind.loaded, payload={"failed": f"{type(error).__name__}: {error}"[:1000]}
+            )
+            return 1
+        gc.collect()
+        gc.freeze()
+        self._channel.send(
+            Kind.loaded,
+            payload={
+                "load_s": round(time.monotonic() - started, 3),
+                "threads": os_threads()[1:][:20],
+                "has_cuda": _has_cuda(),
+                "private_bytes": _core.private_bytes(),
+            },
+        )
+        return self._serve(objects)
+
+    def _load(self) -> Objects:
+        for name in _ONE_THREAD:
+            os.environ.setdefault(name, "1")
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        from memguard_native.recycling.loading import import_server, load_objects, server_config
+
+        given = self._given
+        if given is None:
+            objects = load_objects(self._settings)
+        else:
+            objects = load_objects(
+                self._settings, app=given.app, preload=given.preload, warm_up=given.warm_up
+            )
+        import_server()
+        # Imports the protocols, and says now what is wrong with the options.
+        server_config(self._settings, objects.app).load()
+        return objects
+
+    def _serve(self, objects: Objects) -> int:
+        self._selector.register(self._channel, selectors.EVENT_READ)
+        while not (self._is_leaving and not self._children):
+            self._channel.flush()
+            for key, _ in self._selector.select(1.0 if self._channel.has_waiting else None):
+                if key.fileobj is not self._channel:
+                    self._reap(key.fd)
+                    continue
+                try:
+                    while (frame := self._channel.receive()) is not None:
+                        if (code := self._on_frame(frame, objects)) is not None:
+                            return code
+                except ChannelClosedError:
+                    return 0
+        return 0
+
+    def _on_frame(self, frame: Frame, objects: Objects) -> int | None:
+        """The exit code of a worker, in the worker; else None."""
+        if frame.kind is Kind.exit:
+            self._is_leaving = True
+            self._listener.close()  # as long as anybody has it, clients wait to be accepted
+        elif frame.kind is Kind.fork and frame.descriptor is not None:
+            return self._fork(frame.seq, WorkerPlace(**frame.payload), frame.descriptor, objects)
+        return None
+
+    def _fork(
+        self, generation: int, place: WorkerPlace, control: int, objects: Objects
+    ) -> int | None:
+        pid = os.fork()
+        if pid == 0:
+            return self._become_worker(place, control, objects)
+        os.close(control)
+        # Before anybody can reap it, so that it is this child's and no later process's.
+        pidfd = os.pidfd_open(pid)
+        self._children[pidfd] = (pid, generation)
+        self._selector.register(pidfd, selectors.EVENT_READ)
+        if not self._channel.send_descriptor(Kind.forked, pidfd, seq=generation, arg=pid):
+            # The supervisor has the worker's own word for its process number.
+            logger.warning("no room to tell of worker process %d", pid)
+        return None
+
+    def _become_worker(self, place: WorkerPlace, control: int, objects: Objects) -> int:
+        from memguard_native.recycling.worker import Worker
+
+        self._selector.close()
+        self._channel.close()
+        for pidfd in self._children:
+            os.close(pidfd)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _reseed()
+        channel = Channel(socket.socket(fileno=control))
+        return Worker(channel, self._listener, self._settings, place, objects).run()
+
+    def _reap(self, pidfd: int) -> None:
+        pid, generation = self._children.pop(pidfd)
+        self._selector.unregister(pidfd)
+        os.close(pidfd)
+        # Before it is reaped: until then nobody else can have its number.
+        signal_group(pid, signal.SIGTERM)
+        _, status = os.waitpid(pid, 0)
+        self._channel.send(Kind.reaped, seq=generation, arg=status)
+
+
+def end_with(supervisor: int) -> None:
+    """The kernel ends this process when the supervisor ends."""
+    _core.set_parent_death_signal(signal.SIGTERM)
+    if os.getppid() != supervisor:  # it has ended already
+        raise SystemExit(1)
+
+
+def _reseed() -> None:
+    """Each worker draws other numbers from numpy too; `random` sees to it by itself."""
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:
+        numpy_random.seed()
+
+
+def _has_cuda() -> bool:
+    torch: Any = sys.modules.get("torch")
+    cuda = getattr(torch, "cuda", None)
+    return cuda is not None and bool(cuda.is_initialized())
+
+
+def end_process(code: int) -> NoReturn:
+    """End as an interpreter does, without taking down objects that are shared with the template.
+
+    To free them would copy them first.
+    """
+    import atexit
+
+    with suppress(Exception):
+        atexit._run_exitfuncs()
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(code)
