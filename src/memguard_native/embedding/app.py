@@ -5,6 +5,9 @@ inference thread work, /ready while requests are served (also as /healthz and /r
 OpenAI's shape. 429 and 503 carry `retry-after-ms` and never Retry-After. The lifespan starts and
 stops the model's threads and the memory monitor; the model is loaded behind /ready, so the port
 answers at once.
+
+As a worker of `recycling.run` it does as workers do: start-up ends when the model is warm, memory
+is watched by the worker, which is told the tokens in flight as load and what was computed.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from memguard_native.embedding.errors import ApiError
 from memguard_native.embedding.loading import LoadedModel
 from memguard_native.embedding.service import ClientGoneError, EmbeddingService
 from memguard_native.memory.monitor import MemoryMonitor
+from memguard_native.recycling import worker
 
 _LOG = logging.getLogger("memguard_native.embedding")
 # nginx's code for a client that left; it goes nowhere but into access logs.
@@ -53,17 +57,17 @@ def create_app(
     Raises ConfigError, ModelError: the model cannot be found, or the backend cannot compute it.
     """
     service = EmbeddingService(config, load=load, breaker=breaker, on_change=on_change)
-    memory = monitor or MemoryMonitor(log_samples=True, load=lambda: service.tokens_in_flight)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        memory.start()
-        service.start()
-        try:
-            yield
-        finally:
-            await service.close()
-            await asyncio.to_thread(memory.stop)  # joins its thread
+        async with _watched(service, monitor):
+            service.start()
+            try:
+                if worker.is_supervised():
+                    await service.started()
+                yield
+            finally:
+                await service.close()
 
     app = Starlette(
         routes=_routes(),
@@ -78,6 +82,23 @@ def create_app(
     )
     app.state.service = service
     return app
+
+
+@contextlib.asynccontextmanager
+async def _watched(
+    service: EmbeddingService, monitor: MemoryMonitor | None
+) -> AsyncIterator[None]:
+    """Memory is watched by the worker that this process is, else by a monitor of its own."""
+    if worker.is_supervised():
+        worker.load_from(lambda: service.tokens_in_flight)
+        yield
+        return
+    memory = monitor or MemoryMonitor(log_samples=True, load=lambda: service.tokens_in_flight)
+    memory.start()
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(memory.stop)  # joins its thread
 
 
 def _routes() -> list[Route]:

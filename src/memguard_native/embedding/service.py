@@ -34,8 +34,10 @@ from memguard_native.embedding.loading import LoadedModel, check_model, load_mod
 from memguard_native.embedding.models import default_served_name, locate_model
 from memguard_native.embedding.schema import EmbeddingRequest
 from memguard_native.embedding.tokenize import FOREIGN_IDS_HINT, Row
+from memguard_native.recycling import worker
 
 if TYPE_CHECKING:
+    from memguard_native.breaker.events import BreakerEvent
     from memguard_native.embedding.backends import Vectors
 
 T = TypeVar("T")
@@ -86,10 +88,11 @@ class EmbeddingService:
             names = names or [default_served_name(location), *location.aliases]
         self.names = list(dict.fromkeys([*(names or ["custom"]), *config.aliases]))
         self.name = self.names[0]
-        self.breaker = breaker or CircuitBreaker(f"embed:{self.name}")
+        self.breaker = breaker or CircuitBreaker(f"embed:{self.name}", on_event=_ask_for_another)
         self.created = int(time.time())
         self._clock = clock
         self._on_change = on_change
+        self._started: asyncio.Future[None] | None = None
         self._active_requests = 0
         self._warned_foreign = False
         self._engine = Engine(config, load, self.breaker, self._changed, clock)
@@ -106,8 +109,18 @@ class EmbeddingService:
         await self._engine.close(self.config.drain_timeout)
         self._aside_thread.shutdown(wait=False, cancel_futures=True)
 
+    async def started(self) -> None:
+        """Wait until requests are served. Raises why the service has failed, if it has."""
+        while self.phase in (Phase.loading, Phase.warming):
+            self._started = asyncio.get_running_loop().create_future()
+            await self._started
+        if self.failure is not None:
+            raise self.failure
+
     def _changed(self, phase: Phase) -> None:
         _LOG.info("%s: %s", self.name, phase.value)
+        if self._started is not None and not self._started.done():
+            self._started.set_result(None)
         if self._on_change is not None:
             self._on_change(phase)
 
@@ -179,7 +192,9 @@ class EmbeddingService:
             if not ticket.future.done():
                 ticket.future.cancel()
                 self._engine.cancel(ticket)
-        body = await self._write(request, ticket.vectors, sum(map(len, ids)))
+        tokens = sum(map(len, ids))
+        worker.count(inputs=len(ids), tokens=tokens)
+        body = await self._write(request, ticket.vectors, tokens)
         return Answer(body, sum(row.truncated for row in rows))
 
     def _check_available(self) -> None:
@@ -262,6 +277,12 @@ class EmbeddingService:
         """Run `work` in the tokenising thread: short, or releasing the GIL."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._aside_thread, work, *arguments)
+
+
+def _ask_for_another(event: BreakerEvent) -> None:
+    """The sickness is this process's: with another one it may be gone."""
+    if event.to_state is State.open:
+        worker.ask("backend")
 
 
 def _slices(inputs: Sequence[str] | Sequence[Sequence[int]]) -> Iterator[slice]:

@@ -71,6 +71,7 @@ def run(
     dry_run: bool = False,
     minute_s: float = 60.0,
     namespace: str | None = None,
+    on_ready: Callable[[str], object] | None = None,
     **uvicorn_options: Any,
 ) -> int:
     """Serve `app` until SIGTERM or SIGINT; the exit code, 1 if the service could not go on.
@@ -103,6 +104,7 @@ def run(
         minute_s: seconds that stand for a minute of the leak detector, for tests.
         namespace: of the shared memory and the control socket; default `MEMGUARD_NAMESPACE` or
             "default". One for each service.
+        on_ready: called with the service's URL when all workers are ready for the first time.
         uvicorn_options: any further argument of `uvicorn.run`.
 
     Raises:
@@ -165,6 +167,7 @@ def run(
         hang_timeout=hang_timeout,
         shutdown_delay=shutdown_delay,
         overlap=overlap,
+        on_ready=on_ready,
     ).run()
 
 

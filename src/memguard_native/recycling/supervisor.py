@@ -89,7 +89,7 @@ class Supervisor:
         settings: what its processes are told.
         listener: listens already; every process inherits it.
         given: the application as an object; None: by its import string.
-        workers, start, ready_timeout, hang_timeout, shutdown_delay, overlap: see `recycling.run`.
+        workers, start, ready_timeout, hang_timeout, shutdown_delay, overlap, on_ready: see `recycling.run`.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class Supervisor:
         hang_timeout: float,
         shutdown_delay: float,
         overlap: bool,
+        on_ready: Callable[[str], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
@@ -111,6 +112,7 @@ class Supervisor:
         self.clock = clock
         self.wanted = workers
         self._shutdown_delay = shutdown_delay
+        self._on_ready = on_ready
         self._selection = Selection()
         starter = Starter(settings, listener, given)
         # Before there is anything that its child must not have.
@@ -208,6 +210,8 @@ class Supervisor:
             self._has_been_complete = True
             logger.info("all %d workers are ready", self.wanted)
             self._manager.ready()
+            if self._on_ready is not None:
+                self._on_ready(self.url)
         elif self._has_been_complete and serving < self.wanted and not self._is_stopping:
             self.recycles.capacity_gap_seconds += elapsed
         if self._stop_at is not None and now >= self._stop_at:
