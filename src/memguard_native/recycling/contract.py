@@ -1,0 +1,1 @@
+def broken_hooks(base): return []

@@ -1,0 +1,133 @@
+"""uvicorn's HTTP/1.1 protocols, which tell when a connection is idle and a request is answered.
+
+A connection is idle when nothing of a request or of an answer is in this process, neither with the
+parser nor with the application. That must be exact: a connection that is handed over with half a
+request in our parser has lost that half.
+
+- httptools: every message that has begun is received to its end and answered. An early answer to a
+  body that is still coming, and headers that are half sent, both leave a message open.
+- h11: both sides are idle and the parser holds no bytes back (headers that are half sent leave
+  both sides idle).
+
+The timer of a kept connection is always cancelled with its connection. uvicorn forgets that where
+the connection ends with an error, and the timer then keeps the last request alive until it fires.
+
+uvicorn is neither copied nor changed: these are subclasses, made for one server.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memguard_native.recycling.server import RecyclingServer
+
+_HTTPTOOLS = "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol"
+_H11 = "uvicorn.protocols.http.h11_impl.H11Protocol"
+
+
+def is_known(base: type) -> bool:
+    """Whether `base` is, or is derived from, a protocol whose connections can be handed over."""
+    return _is_a(base, _HTTPTOOLS) or _is_a(base, _H11)
+
+
+def recycling_protocol(base: type, server: RecyclingServer) -> type:
+    """Return a subclass of `base` that works for `server`; `base` itself where it is not known."""
+    if _is_a(base, _HTTPTOOLS):
+        return _httptools_protocol(_common_protocol(base, server), server)
+    if _is_a(base, _H11):
+        return _h11_protocol(_common_protocol(base, server), server)
+    return base
+
+
+def _is_a(base: type, name: str) -> bool:
+    return any(f"{kind.__module__}.{kind.__qualname__}" == name for kind in base.__mro__)
+
+
+def _common_protocol(base: Any, server: RecyclingServer) -> Any:
+    class CommonProtocol(base):  # type: ignore[misc]
+        is_adopted = False
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            if self.is_adopted:
+                # uvicorn starts it after an answer only, and this connection may never ask again.
+                self.timeout_keep_alive_task = self.loop.call_later(
+                    self.timeout_keep_alive, self.timeout_keep_alive_handler
+                )
+            server.connected(self)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self.forget_timer()
+
+        def forget_timer(self) -> None:
+            self._unset_keepalive_if_required()
+
+    return CommonProtocol
+
+
+def _httptools_protocol(base: Any, server: RecyclingServer) -> type:
+    class RecyclingHttpToolsProtocol(base):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            # One per message that has begun. Answers come in the order of the requests, so the
+            # first is the one that is answered next; `self.scope` may be a later one's.
+            self._unanswered: deque[dict[str, Any]] = deque()
+            self._is_receiving = False
+
+        @property
+        def is_idle(self) -> bool:
+            return not self._unanswered and not self._is_receiving
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._unanswered.append(self.scope)
+            self._is_receiving = True
+
+        def on_message_complete(self) -> None:
+            super().on_message_complete()
+            self._is_receiving = False
+            if server.handover is not None:
+                server.handover.offer(self)
+
+        def on_response_complete(self) -> None:
+            answered = self._unanswered.popleft()
+            super().on_response_complete()
+            server.answered(answered)
+            if server.handover is not None:
+                server.handover.offer(self)
+
+    return RecyclingHttpToolsProtocol
+
+
+def _h11_protocol(base: Any, server: RecyclingServer) -> type:
+    import h11
+
+    idle = h11.IDLE
+
+    class RecyclingH11Protocol(base):  # type: ignore[misc]
+        @property
+        def is_idle(self) -> bool:
+            return (
+                self.conn.our_state is idle
+                and self.conn.their_state is idle
+                and (self.cycle is None or self.cycle.response_complete)
+                and not self.conn.trailing_data[0]
+            )
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            # The end of a body that was answered early is seen nowhere else.
+            if server.handover is not None:
+                server.handover.offer(self)
+
+        def on_response_complete(self) -> None:
+            answered = self.scope  # the next request may begin within the call
+            super().on_response_complete()
+            server.answered(answered)
+            if server.handover is not None:
+                server.handover.offer(self)
+
+    return RecyclingH11Protocol
