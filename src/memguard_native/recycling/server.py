@@ -52,6 +52,7 @@ class RecyclingServer(uvicorn.Server):
         hand_out: `hand_out(descriptor)` sends it to the next owner. True: it was sent, and ours is
             closed by the caller. False: not now; it is tried again in 1 ms.
         on_startup: awaited after the application's start-up and before the first connection.
+        on_started: called when connections are accepted.
         on_request: called after each answer that counts; health routes do not.
     """
 
@@ -61,6 +62,7 @@ class RecyclingServer(uvicorn.Server):
         *,
         hand_out: Callable[[int], bool],
         on_startup: Callable[[], Awaitable[None]],
+        on_started: Callable[[], object] = lambda: None,
         on_request: Callable[[], None],
     ) -> None:
         super().__init__(config)
@@ -75,6 +77,7 @@ class RecyclingServer(uvicorn.Server):
         self.adopted = 0
         self._hand_out = hand_out
         self._on_startup = on_startup
+        self._on_started = on_started
         self._on_request = on_request
         self._drained = asyncio.Event()
         self._asked: dict[str, Any] | None = None
@@ -128,6 +131,7 @@ class RecyclingServer(uvicorn.Server):
             for each in sockets or ()
         ]
         self.started = True
+        self._on_started()
 
     async def main_loop(self) -> None:
         """Keep the Date header true until the server is drained."""
