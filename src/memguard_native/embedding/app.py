@@ -85,9 +85,7 @@ def create_app(
 
 
 @contextlib.asynccontextmanager
-async def _watched(
-    service: EmbeddingService, monitor: MemoryMonitor | None
-) -> AsyncIterator[None]:
+async def _watched(service: EmbeddingService, monitor: MemoryMonitor | None) -> AsyncIterator[None]:
     """Memory is watched by the worker that this process is, else by a monitor of its own."""
     if worker.is_supervised():
         worker.load_from(lambda: service.tokens_in_flight)

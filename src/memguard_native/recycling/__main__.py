@@ -5,6 +5,7 @@ Descriptors 3 to 5 are its channel, the listener and the settings.
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 
@@ -27,7 +28,7 @@ def main(role: str, *place: str) -> int:
         return Zygote(channel, listener, settings).run()
     from memguard_native.recycling.worker import Worker
 
-    end_with(settings.supervisor)
+    end_with(settings.supervisor, signal.SIGTERM)
     number, generation, slot = place
     where = WorkerPlace(
         number=int(number),

@@ -1,1 +1,2 @@
-def broken_hooks(base): return []
+def broken_hooks(base):
+    return []

@@ -47,6 +47,7 @@ class WorkerProcess:
         """Its slot of the segment, as of the last look."""
         self.connections = 0
         self.ready_bytes: int | None = None
+        self.hands_over = False
         self.wish: Reason | None = None
         self.wish_at: float | None = None
         self.evidence: Mapping[str, Any] = {}

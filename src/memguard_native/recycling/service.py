@@ -25,15 +25,13 @@ from memguard_native.memory.surroundings import read_surroundings
 from memguard_native.recycling.children import os_threads
 from memguard_native.recycling.listener import inherited_listener, open_listener
 from memguard_native.recycling.policy import RecyclePolicy, ResolvedPolicy
-from memguard_native.recycling.settings import BACKLOG, ServiceSettings
+from memguard_native.recycling.settings import BACKLOG, MOST_PROCESSES, ServiceSettings
 from memguard_native.recycling.supervisor import Supervisor
 from memguard_native.recycling.uvicorn import RecyclingWarning
 from memguard_native.recycling.zygote import GivenObjects
 from memguard_native.segment import checked_namespace
 
 _STARTS = ("auto", "zygote", "spawn")
-# Each worker has a slot of the segment, and so has this process.
-_MOST_PROCESSES = _core.SEGMENT_SLOTS - 1
 # What uvicorn can be told, and a supervisor cannot: with what to say instead.
 _NOT_HERE = {
     "reload": "is for development: use uvicorn itself there",
@@ -193,7 +191,7 @@ def _with_request_limit(policy: RecyclePolicy, options: dict[str, Any]) -> Recyc
 
 
 def _check_workers(workers: object, policy: RecyclePolicy) -> None:
-    most = _MOST_PROCESSES - policy.max_concurrent
+    most = MOST_PROCESSES - policy.max_concurrent
     if not isinstance(workers, int) or isinstance(workers, bool) or not 1 <= workers <= most:
         raise ConfigError("workers", workers, f"must be a whole number from 1 to {most}")
 

@@ -13,9 +13,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from memguard_native import _core
 from memguard_native.errors import ConfigError
 from memguard_native.recycling.policy import ResolvedPolicy
 
+MOST_PROCESSES = _core.SEGMENT_SLOTS - 1
+"""Each worker has a slot of the segment, and so has the supervisor."""
 BACKLOG = 2048
 """Connections that may wait to be accepted. asyncio calls listen() again in every worker, so all
 have to ask for the same."""

@@ -37,7 +37,7 @@ from memguard_native.recycling.reasons import Reason
 from memguard_native.recycling.recycles import Recycles
 from memguard_native.recycling.relay import Relay
 from memguard_native.recycling.service_manager import ServiceManager
-from memguard_native.recycling.settings import ServiceSettings
+from memguard_native.recycling.settings import MOST_PROCESSES, ServiceSettings
 from memguard_native.recycling.template import Template
 from memguard_native.recycling.workforce import Workforce
 from memguard_native.recycling.zygote import GivenObjects
@@ -111,6 +111,7 @@ class Supervisor:
         self._listener = listener
         self.clock = clock
         self.wanted = workers
+        self._most_workers = MOST_PROCESSES - settings.policy.max_concurrent
         self._shutdown_delay = shutdown_delay
         self._on_ready = on_ready
         self._selection = Selection()
@@ -360,7 +361,7 @@ class Supervisor:
             elif number == signal.SIGHUP:
                 self._renew(now)
             elif number == signal.SIGTTIN:
-                self.wanted += 1
+                self.wanted = min(self._most_workers, self.wanted + 1)
             elif number == signal.SIGTTOU:
                 self.wanted = max(1, self.wanted - 1)
 

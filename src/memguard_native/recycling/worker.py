@@ -116,6 +116,7 @@ class Worker:
         self._beats = 0
         self._connection_seq = 0
         self._is_alone = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._watchdog: _core.Watchdog | None = None
         self.memory = WorkerMemory(settings, place, self.ask_from_any_thread, self.withdraw)
         _current = self
@@ -132,6 +133,8 @@ class Worker:
         self, reason: Reason, evidence: Mapping[str, object] | None = None
     ) -> None:
         """Ask to be replaced."""
+        if self._loop is None:
+            raise MemguardError("a worker can ask to be replaced once its event loop runs")
         try:
             self._loop.call_soon_threadsafe(self._ask, reason, evidence)
         except RuntimeError:  # the loop has ended: so does this process
@@ -155,7 +158,7 @@ class Worker:
 
     def run(self) -> int:
         """Serve until drained; the exit code of the process."""
-        _prepare_process(self._settings.supervisor)
+        _prepare_process()
         try:
             self._attach()
             self._watch_supervisor()
@@ -254,13 +257,12 @@ class Worker:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._channel.fileno(), self._on_frames)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._on_signal, number)
-        self._beat()
+        self._loop = loop = asyncio.get_running_loop()
+        loop.add_reader(self._channel.fileno(), self._on_frames)
+        loop.add_signal_handler(signal.SIGTERM, self._on_terminate)
+        self._beat(loop)
         await self._server.serve([self._listener])
-        self._loop.remove_reader(self._channel.fileno())
+        loop.remove_reader(self._channel.fileno())
 
     async def _on_startup(self) -> None:
         self._segment.core.set_worker_state("warming")
@@ -283,8 +285,8 @@ class Worker:
 
     # --- on the event loop ----------------------------------------------------------------------
 
-    def _beat(self) -> None:
-        self._loop.call_later(_BEAT_INTERVAL, self._beat)
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_later(_BEAT_INTERVAL, self._beat, loop)
         self._segment.core.beat_loop()
         self._segment.core.tell_work(**self._work())
         self._channel.flush()
@@ -367,15 +369,17 @@ class Worker:
 
     def _drain(self, tier: str, linger: float, timeout: float) -> None:
         self._segment.core.set_worker_state("draining")
-        self._server.drain(tier=tier, linger=linger, deadline=self._loop.time() + timeout)
+        self._server.drain(
+            tier=tier, linger=linger, deadline=asyncio.get_running_loop().time() + timeout
+        )
 
-    def _on_signal(self, number: int) -> None:
+    def _on_terminate(self) -> None:
         # systemd and people signal workers as well. The supervisor ends them, one by one.
-        if number == signal.SIGTERM and not self._is_alone:
+        if not self._is_alone:
             self._ask(Reason.manual)
 
     def _on_supervisor_gone(self) -> None:
-        self._loop.remove_reader(self._channel.fileno())
+        asyncio.get_running_loop().remove_reader(self._channel.fileno())
         self._is_alone = True
         self._unready = "the supervisor is gone"
         logger.error("the supervisor is gone: worker %d finishes its requests", self._place.number)
@@ -390,7 +394,7 @@ class Worker:
         return None
 
 
-def _prepare_process(supervisor: int) -> None:
+def _prepare_process() -> None:
     """A process group of its own, with what it starts; what a worker is to be for the kernel."""
     import faulthandler
     import resource

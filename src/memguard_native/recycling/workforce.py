@@ -189,6 +189,7 @@ class Workforce:
         worker.ready_at = self._clock()
         worker.boot_s = round(worker.ready_at - worker.started_at, 3)
         worker.ready_bytes = frame.payload["own_bytes"]
+        worker.hands_over = frame.payload["tier"] == "handover"
         self.has_been_ready = True
         logger.info(
             "worker %d is ready: process %s, generation %d, in %.2f s",
@@ -239,17 +240,19 @@ class Workforce:
         settings = self._settings
         timeout = settings.drain_timeout if timeout is None else timeout
         has_heir = any(one is not worker for one in self.serving)
-        longest = max(settings.timeout_keep_alive, timeout)
+        if linger is None and kill_after is None and not (has_heir and worker.hands_over):
+            # So long clients may keep a connection that is to end with its next answer.
+            timeout = linger = max(settings.timeout_keep_alive, timeout)
         worker.state = WorkerState.draining
         worker.drained_for, worker.drain_at = reason, now
         worker.kill_at = now + (
-            longest + settings.kill_timeout if kill_after is None else kill_after
+            timeout + settings.kill_timeout if kill_after is None else kill_after
         )
         worker.channel.send(
             Kind.drain,
             payload={
-                "tier": "handover" if has_heir and linger is None else "linger",
-                "linger": longest if linger is None else linger,
+                "tier": "handover" if linger is None else "linger",
+                "linger": timeout if linger is None else linger,
                 "timeout": timeout,
             },
         )

@@ -72,8 +72,10 @@ class Zygote:
 
         In a worker that was forked it returns as well: with the exit code of that one.
         """
-        end_with(self._settings.supervisor)
+        end_with(self._settings.supervisor, signal.SIGKILL)
+        # Ctrl-C and systemd signal every process; this one ends when the supervisor says so.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         started = time.monotonic()
         try:
             objects = self._load()
@@ -183,9 +185,9 @@ class Zygote:
         self._channel.send(Kind.reaped, seq=generation, arg=status)
 
 
-def end_with(supervisor: int) -> None:
-    """The kernel ends this process when the supervisor ends."""
-    _core.set_parent_death_signal(signal.SIGTERM)
+def end_with(supervisor: int, number: signal.Signals) -> None:
+    """The kernel sends this process a signal when the supervisor ends."""
+    _core.set_parent_death_signal(number)
     if os.getppid() != supervisor:  # it has ended already
         raise SystemExit(1)
 
