@@ -1,7 +1,7 @@
 // The memory probe and its sampler for Python. Values were validated in Python.
 #include <pybind11/stl.h>  // std::optional, std::vector
 
-#include <algorithm>  // std::clamp
+#include <algorithm>  // std::min
 #include <atomic>     // std::atomic
 #include <exception>  // std::exception
 #include <memory>     // std::unique_ptr, std::shared_ptr
@@ -17,6 +17,7 @@
 #include "memguard/sampler.hpp"
 #include "memguard/sources.hpp"
 #include "sample_tuple.hpp"
+#include "seconds.hpp"
 #include "state.hpp"
 
 namespace py = pybind11;
@@ -85,11 +86,6 @@ class SharedProbe {
 
 using NativeSampler = Sampler<NativeProbe>;
 
-std::int64_t to_ns(double seconds) {
-    constexpr double kLongest = 1e9;  // 31 years; more would overflow the clock
-    return static_cast<std::int64_t>(std::clamp(seconds, 0.0, kLongest) * kNsPerSecond);
-}
-
 SampleSources sources_with(std::shared_ptr<LoadGauge> load) {
     return {std::move(load), &python_arenas()};
 }
@@ -139,7 +135,7 @@ void bind_memory(py::module_& m) {
 
     py::class_<NativeSampler>(m, "Sampler", "A native thread that samples at an interval.")
         .def(py::init([](double interval, std::size_t capacity, std::shared_ptr<LoadGauge> load) {
-                 return std::make_unique<NativeSampler>(to_ns(interval), capacity,
+                 return std::make_unique<NativeSampler>(clamped_ns(interval), capacity,
                                                         sources_with(std::move(load)));
              }),
              py::arg("interval"), py::arg("capacity"), py::arg("load") = nullptr,
@@ -157,7 +153,8 @@ void bind_memory(py::module_& m) {
         .def(
             "wait_for_sample",
             [](NativeSampler& sampler, std::uint64_t after, double timeout) {
-                return without_gil([&] { return sampler.wait_for_sample(after, to_ns(timeout)); });
+                return without_gil(
+                    [&] { return sampler.wait_for_sample(after, clamped_ns(timeout)); });
             },
             py::arg("after"), py::arg("timeout"),
             "Wait until more than `after` samples were taken: True. False when `timeout` seconds "

@@ -284,12 +284,17 @@ class Segment:
         """Everything that is known of a breaker now, by name."""
     def workers(self) -> list[dict[str, Any]]:
         """The slots that were ever used."""
+    def worker(self, slot: int) -> dict[str, Any] | None:
+        """One of workers(); None: never used. Raises IndexError: there is no such slot."""
     def push_sample(self, sample: tuple[Any, ...]) -> bool:
         """Keep a memory sample, SAMPLE_FIELDS, in this process's history; False without a slot."""
     def history(self, slot: int) -> list[tuple[tuple[Any, ...], int, int]]:
         """[(sample, pid, generation)] of a slot's owners, oldest first."""
-    def add_requests(self, count: int) -> bool:
-        """So many more were served by this process; False without a slot."""
+    def set_requests(self, total: int) -> bool:
+        """So many were served by this process so far; False without a slot.
+
+        The count of a slot never falls: the next owner goes on from where this one has ended.
+        """
     def set_memory_limit(self, limit_bytes: int | None) -> bool:
         """What memory of this process runs into, None: unknown; False without a slot."""
     def set_learnt(
@@ -311,6 +316,32 @@ class Segment:
         """
     def learnt(self, slot: int) -> dict[str, Any] | None:
         """What the owners of a slot have learnt, by name; None: nothing, or nothing legal."""
+    def begin_worker(self, number: int, *, predecessor: int | None = None) -> bool:
+        """This process is the worker of this number, "starting"; False without a slot.
+
+        `predecessor`: the slot of the worker that it relieves.
+        """
+    def set_worker_state(self, state: str) -> bool:
+        """starting, warming, ready, draining or ended; False without a slot.
+
+        Raises ValueError: another state.
+        """
+    def beat_loop(self) -> bool:
+        """The event loop of this worker runs; False without a slot."""
+    def tell_work(
+        self, *, requests: int, in_flight: int, connections: int, inputs: int, tokens: int
+    ) -> bool:
+        """What this process has done so far, and has in hand; False without a slot.
+
+        Requests, inputs and tokens are totals of the process; they never fall.
+        """
+    def tell_memory(self, *, private_bytes: int, own_bytes: int) -> bool:
+        """The memory of this process now; False without a slot."""
+    def tell_forecast(self, seconds: float | None) -> bool:
+        """In how many seconds memory may meet its limit, None: no forecast; False without a slot.
+
+        Raises ValueError: a number that is none, or below 0.
+        """
     def events_pushed(self) -> int:
         """How many events there ever were."""
     def read_events(self, *, after: int, skip: bool) -> tuple[list[_ToldEvent], int, int, bool]:
