@@ -108,7 +108,7 @@ def service(
         process = subprocess.Popen(
             [sys.executable, str(HERE / "launcher.py"), json.dumps({"app": app, **settings})],
             env={**os.environ, "PYTHONPATH": str(path), **(environment or {})},
-            cwd=path,
+            cwd=HERE,
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
