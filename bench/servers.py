@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import tempfile
@@ -112,19 +113,26 @@ def running_until_stopped(
 
 
 def _stop(process: subprocess.Popen[bytes], timeout_s: float) -> None:
-    """End it, and those of its family that it has left behind."""
-    family = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        family = psutil.Process(process.pid).children(recursive=True)
+    """End it, and those of its family that it leaves behind."""
+    family = _children(process)
     process.terminate()
     try:
         process.wait(timeout_s)
     except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGSTOP)  # so that it starts no more of them meanwhile
+        family += _children(process)
         process.kill()
         process.wait()
     for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
+
+
+def _children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def answers(port: int, path: str) -> bool:

@@ -2,8 +2,8 @@
 
 A worker is there from the moment at which the app in it has ended its start-up, by its own note, to
 the first of two: the app is asked to shut down, which servers do once a worker accepts no more and
-its connections are closed; or its process ends. What comes between (a server that has yet to listen,
-connections that it closes first) is some milliseconds, and counts in favour of the server.
+its connections are closed; or its process ends. A server that has yet to listen, or closes its
+connections first, has some milliseconds more: that counts in its favour.
 
 Times are those of `time.monotonic`, which all processes of a Linux system share.
 """
@@ -45,7 +45,7 @@ class Shortage:
 
 
 class Lives:
-    """The workers of one server; `look` has to be called often. `on_ready` hears of each in time."""
+    """The workers of one server, as of the last `look`; `on_ready` hears of each new one."""
 
     def __init__(self, path: Path, on_ready: Callable[[Life], None] = lambda life: None) -> None:
         self.all: list[Life] = []

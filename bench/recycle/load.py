@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import math
 import random
 import socket
@@ -169,7 +170,7 @@ class Result:
     def longest_silence(self) -> float:
         """The longest time without any answer, though requests waited for one."""
         times = [self.started_at, *(answer.at for answer in self.answers), self.ended_at]
-        return max(after - before for before, after in zip(times, times[1:], strict=False))
+        return max(after - before for before, after in itertools.pairwise(times))
 
     @cached_property
     def _latencies(self) -> list[float]:
@@ -259,6 +260,8 @@ class _Client:
         self._why = Cause.first
         self._is_waiting = False
         self._begun_at = 0.0
+        head = f"POST {run.load.path} HTTP/1.1\r\nhost: bench\r\ncontent-length: "
+        self._head = head.encode()
         self._body = b""
         self._unsent = memoryview(b"")
         self._received = bytearray()
@@ -269,10 +272,9 @@ class _Client:
         if request is None:
             self._run.client_ended()
             return
-        load = self._run.load
-        self._body = (b"%d of client %d." % (request, self._number)).ljust(load.body_bytes, b".")
-        head = f"POST {load.path} HTTP/1.1\r\nhost: bench\r\ncontent-length: {len(self._body)}\r\n\r\n"
-        self._unsent = memoryview(head.encode() + self._body)
+        body = b"%d of client %d." % (request, self._number)
+        self._body = body.ljust(self._run.load.body_bytes, b".")
+        self._unsent = memoryview(b"%b%d\r\n\r\n%b" % (self._head, len(self._body), self._body))
         self._received.clear()
         self._is_waiting = True
         self._begun_at = time.monotonic()

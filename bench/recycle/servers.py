@@ -1,9 +1,8 @@
 """The servers that replace workers, each with the same app, number of workers and limit.
 
-What they can choose is chosen alike: uvloop and a parser in C where they have them, connections kept
-for 30 s, no access log; all else is as they come. What a server is called and how it is started
-stands here and nowhere else. `with running(kind, setting) as started` gives it once all workers are
-ready.
+What they can choose is chosen alike: uvloop and a parser in C where they come with one, connections
+kept for 30 s, no access log; all else is as they come. How a server is called and started stands
+here and nowhere else. `with running(kind, setting) as started` gives it once its workers are ready.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ JITTER = 0.1
 # More than any run sends.
 NO_LIMIT = 1_000_000_000
 # Nothing that is measured hangs on how a server stops.
-_STOP_TIMEOUT_S = 3.0
+_STOP_TIMEOUT_S = 1.0
 _CALIBRATION_TURNS = 1_000_000
 
 
@@ -70,14 +69,14 @@ class Running:
         return self.process.port
 
     def is_settled(self) -> bool:
-        """Whether as many workers are there as were asked for: none too few, none being replaced."""
+        """Whether as many workers are there as were asked for, so that none is being replaced."""
         return len(self.lives.present) == self.workers
 
 
 class Renewals:
     """Asks a server to replace all of its workers, again as soon as it has done so."""
 
-    REST_S = 1.0
+    REST_S = 0.3
 
     def __init__(self, running: Running) -> None:
         self._running = running
