@@ -126,6 +126,7 @@ def _stop(process: subprocess.Popen[bytes], timeout_s: float) -> None:
     for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
+    psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
 
 
 def _children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:

@@ -11,7 +11,8 @@ import uvloop
 
 from bench.harness import Timeline
 from bench.recycle.lives import Shortage, shortage
-from bench.recycle.load import Load, Result, send
+from bench.recycle.load import Load, send
+from bench.recycle.results import Result
 from bench.recycle.servers import Renewals, Running
 
 # Between two looks at the workers.

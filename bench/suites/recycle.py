@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from bench.harness import Bench
 from bench.recycle import runs, servers
-from bench.recycle.load import Failure, Load
+from bench.recycle.load import Load
+from bench.recycle.results import Failure
 
 GROUP = "recycle"
 
