@@ -48,6 +48,7 @@ class Worker:
         self.ready = threading.Event()
         self.ended = threading.Event()
         self.stats: dict = {}
+        self.is_stopped = False
 
     def drain(self, tier="handover", linger=SECONDS, seconds=SECONDS) -> None:
         send_message(
@@ -59,12 +60,14 @@ class Worker:
         return self.stats
 
     def stop(self) -> None:
+        self.is_stopped = True
         os.kill(self.pid, signal.SIGSTOP)
         while Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2][0] != "T":
             time.sleep(0.001)
 
     def proceed(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
+        self.is_stopped = False
 
 
 class Service:
@@ -84,9 +87,14 @@ class Service:
         self.problem: BaseException | None = None
 
     def start(self) -> Worker:
+        worker = self.fork_heir()
+        assert worker.ready.wait(SECONDS)
+        return worker
+
+    def fork_heir(self) -> Worker:
+        """A worker that may not be ready yet, and gets what the others hand out."""
         worker = self._zygote.fork(self._settings, self.listener)
         self.workers.append(worker)
-        assert worker.ready.wait(SECONDS)
         return worker
 
     def client(self, context: ssl.SSLContext | None = None) -> Client:
@@ -98,7 +106,9 @@ class Service:
         self._stopping.set()
         self._relay.join(SECONDS)
         for worker in self.workers:
-            worker.control.close()
+            if worker.is_stopped:
+                worker.proceed()
+            worker.control.close()  # ends it
         for client in self.clients:
             client.socket.close()
         self.listener.close()
