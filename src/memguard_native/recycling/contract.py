@@ -18,7 +18,7 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from memguard_native.recycling.protocol import recycling_protocol
+from memguard_native.recycling.protocol import is_httptools, recycling_protocol
 
 _REQUEST = b"POST / HTTP/1.1\r\nHost: contract\r\nContent-Length: 4\r\n\r\nbody"
 _UPGRADE = (
@@ -37,8 +37,23 @@ _METHODS = (
     "_unset_keepalive_if_required",
 )
 _PARAMETERS = ("config", "server_state", "app_state", "_loop")
-_ATTRIBUTES = ("transport", "loop", "cycle", "scope", "timeout_keep_alive", "timeout_keep_alive_task")
-_OF_CONFIG = ("loaded", "load", "loaded_app", "lifespan_class", "http_protocol_class", "ssl", "backlog")
+_ATTRIBUTES = (
+    "transport",
+    "loop",
+    "cycle",
+    "scope",
+    "timeout_keep_alive",
+    "timeout_keep_alive_task",
+)
+_OF_CONFIG = (
+    "loaded",
+    "load",
+    "loaded_app",
+    "lifespan_class",
+    "http_protocol_class",
+    "ssl",
+    "backlog",
+)
 _OF_STATE = ("connections", "tasks", "default_headers")
 
 
@@ -69,13 +84,12 @@ def _problems(base: type) -> Iterator[str]:
         yield from _missing(config, _OF_CONFIG)
         yield from _missing(ServerState(), _OF_STATE)
         yield from _missing(uvicorn.Server, ("on_tick",))
-        has_parser_hooks = hasattr(base, "parser") or hasattr(base, _OF_PARSER[0])
-        methods = _METHODS + (_OF_PARSER if has_parser_hooks else ())
+        methods = _METHODS + (_OF_PARSER if is_httptools(base) else ())
         missing = [*_missing(base, methods), *_missing_parameters(base)]
         yield from missing
         if not missing:
-            yield from _Exchange(base, config, methods).problems()
-    except Exception as error:  # noqa: BLE001  whatever a changed uvicorn raises is the answer
+            yield from _Exchange(base, config).problems()
+    except Exception as error:  # noqa: BLE001 - whatever a changed uvicorn raises is the answer
         yield f"{base.__qualname__} ({error!r})"
 
 
@@ -107,10 +121,10 @@ _NO_BODY = [(b"content-length", b"0")]
 class _Exchange:
     """One connection after the other, each with its script."""
 
-    def __init__(self, base: type, config: uvicorn.Config, hooks: tuple[str, ...]) -> None:
+    def __init__(self, base: type, config: uvicorn.Config) -> None:
         self._base = base
         self._config = config
-        self._parsed = [name for name in _OF_PARSER if name in hooks]
+        self._parsed = list(_OF_PARSER) if is_httptools(base) else []
 
     def problems(self) -> Iterator[str]:
         message, answered = self._parsed, [_ANSWERED]

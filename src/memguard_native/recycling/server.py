@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
-import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -38,6 +38,7 @@ STARTUP_FAILURE = 3
 _QUIET_TICK = 0.01
 _QUIET_TICKS = 3
 _DATE_INTERVAL = 1.0
+_FULL_RETRY = 0.001
 # A connection is seen only once its TLS handshake is done; one that takes longer is given up.
 _HANDSHAKE = 3.0
 # After the deadline: for what is closed to be flushed, and then for cancelled tasks to end.
@@ -138,8 +139,8 @@ class RecyclingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Shut the application's lifespan down; connections are gone by now."""
-        for timer in self._timers:
-            timer.cancel()
+        for each in [*self._timers, *self._tasks]:
+            each.cancel()
         await self.lifespan.shutdown()
 
     # --- what the protocols tell -----------------------------------------------------------
@@ -164,9 +165,13 @@ class RecyclingServer(uvicorn.Server):
     def adopt(self, descriptor: int, accepted: Callable[[], None]) -> None:
         """Take over the connection with this descriptor, which is the server's from now on.
 
-        `accepted()` is called before the first byte is read. Raises it, then nothing was read and
-        the descriptor is closed.
+        `accepted()` is called before the first byte is read. Where it raises BlockingIOError, it is
+        called again in 1 ms. Where it raises another OSError, or the server is drained already,
+        nothing is read and this descriptor is closed: who holds another can give it to a third.
         """
+        if self._drained.is_set():
+            os.close(descriptor)
+            return
         self._adopting += 1
         self._spawn(self._adopt(descriptor, accepted))
 
@@ -174,18 +179,19 @@ class RecyclingServer(uvicorn.Server):
         def take() -> Any:
             protocol = self._new_protocol()
             protocol.is_adopted = True
-            accepted()
             return protocol
 
+        connection = socket.socket(fileno=descriptor)
         try:
-            connection = socket.socket(fileno=descriptor)
-            try:
-                connection.setblocking(False)
-                loop = asyncio.get_running_loop()
-                await loop.connect_accepted_socket(take, connection, ssl=self.config.ssl)
-            except BaseException:
-                connection.close()
-                raise
+            connection.setblocking(False)
+            while not _was_sent(accepted):
+                await asyncio.sleep(_FULL_RETRY)
+            loop = asyncio.get_running_loop()
+            await loop.connect_accepted_socket(take, connection, ssl=self.config.ssl)
+        except OSError as error:
+            connection.close()
+            logger.warning("a connection of another worker was not taken over: %s", error)
+        else:
             self.adopted += 1
         finally:
             self._adopting -= 1
@@ -335,6 +341,14 @@ class RecyclingServer(uvicorn.Server):
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)  # the loop itself holds it weakly
         task.add_done_callback(self._tasks.discard)
+
+
+def _was_sent(accepted: Callable[[], None]) -> bool:
+    try:
+        accepted()
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_http(connection: Any) -> bool:
