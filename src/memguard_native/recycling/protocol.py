@@ -27,22 +27,28 @@ _HTTPTOOLS = "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol"
 _H11 = "uvicorn.protocols.http.h11_impl.H11Protocol"
 
 
+def is_httptools(base: type) -> bool:
+    """Whether `base` is uvicorn's protocol for httptools, or derived from it."""
+    return _HTTPTOOLS in _names(base)
+
+
 def is_known(base: type) -> bool:
-    """Whether `base` is, or is derived from, a protocol whose connections can be handed over."""
-    return _is_a(base, _HTTPTOOLS) or _is_a(base, _H11)
+    """Whether connections of the protocol `base` can be handed over."""
+    return is_httptools(base) or _H11 in _names(base)
 
 
 def recycling_protocol(base: type, server: RecyclingServer) -> type:
     """Return a subclass of `base` that works for `server`; `base` itself where it is not known."""
-    if _is_a(base, _HTTPTOOLS):
+    if is_httptools(base):
         return _httptools_protocol(_common_protocol(base, server), server)
-    if _is_a(base, _H11):
+    if is_known(base):
         return _h11_protocol(_common_protocol(base, server), server)
     return base
 
 
-def _is_a(base: type, name: str) -> bool:
-    return any(f"{kind.__module__}.{kind.__qualname__}" == name for kind in base.__mro__)
+def _names(base: type) -> set[str]:
+    # By name: httptools need not be installed.
+    return {f"{kind.__module__}.{kind.__qualname__}" for kind in base.__mro__}
 
 
 def _common_protocol(base: Any, server: RecyclingServer) -> Any:
