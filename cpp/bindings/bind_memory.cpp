@@ -3,7 +3,6 @@
 
 #include <algorithm>  // std::min
 #include <atomic>     // std::atomic
-#include <exception>  // std::exception
 #include <memory>     // std::unique_ptr, std::shared_ptr
 #include <optional>   // std::optional
 #include <string>     // std::string
@@ -19,27 +18,12 @@
 #include "sample_tuple.hpp"
 #include "seconds.hpp"
 #include "state.hpp"
+#include "without_gil.hpp"
 
 namespace py = pybind11;
 
 namespace memguard {
 namespace {
-
-// Runs work that touches no Python object while other threads of Python run. Not by a destructor:
-// in a daemon thread, taking the GIL back ends the thread once the interpreter is finalised, and
-// the unwinding must not meet a noexcept frame.
-template <class Work>
-auto without_gil(Work&& work) -> decltype(work()) {
-    PyThreadState* const state = PyEval_SaveThread();
-    try {
-        auto result = work();
-        PyEval_RestoreThread(state);
-        return result;
-    } catch (const std::exception&) {  // std::bad_alloc
-        PyEval_RestoreThread(state);
-        throw;
-    }
-}
 
 // A NativeProbe for several threads. One of them uses the kept descriptors; who comes while they
 // are in use opens its own for once. No lock: a fork in another thread would leave it locked for

@@ -1,5 +1,6 @@
 """The native core. Written by hand; stubtest compares it with the module."""
 
+import sys
 from collections.abc import Callable, Generator
 from typing import Any, Generic, ParamSpec, TypeVar, final
 
@@ -506,3 +507,65 @@ class RingBuffer:
     @property
     def pushed(self) -> int:
         """How many values were ever pushed."""
+
+# --- supervision ----------------------------------------------------------------------------------
+
+if sys.platform == "linux":
+    def private_bytes() -> int:
+        """What this process alone is charged for: anonymous, shared memory and swapped out.
+
+        About 20 us. Raises RuntimeError: /proc cannot be read.
+        """
+
+    def set_parent_death_signal(signal: int) -> None:
+        """This process gets it when the thread that has started it ends; 0: none.
+
+        One whose parent has ended before gets none: compare os.getppid() afterwards. Not handed
+        down to children. Raises OSError: no such signal.
+        """
+
+    def become_subreaper() -> None:
+        """Orphans among the descendants of this process become its children.
+
+        Raises OSError.
+        """
+
+    class Watchdog:
+        """A native thread that looks after a worker which may hang, with or without the GIL.
+
+        Any thread may call anything. In the child of a fork it only forgets the parent's thread.
+        """
+
+        def __init__(
+            self,
+            *,
+            control_fd: int,
+            message: bytes,
+            supervisor_pidfd: int,
+            grace: float,
+            interval: float = 0.1,
+            segment: Segment | None = None,
+        ) -> None:
+            """It looks every `interval` seconds.
+
+            Over the ceiling (see watch_memory()) the slot of this process says so, as long as it
+            is, and `message` is sent on `control_fd` once: whole, without waiting, and again at
+            the next look if the queue is full.
+
+            If the supervisor has ended, this process is killed `grace` seconds later, with its
+            process group if it leads one. Both descriptors are the caller's, and stay open until
+            stop().
+
+            Raises ValueError: a descriptor that is not open, an empty message, a read-only
+            segment, grace < 0, interval < 0.001.
+            """
+        def start(self) -> None:
+            """Start the thread, once; it looks at once. Raises RuntimeError without a thread."""
+        def stop(self) -> None:
+            """End the thread and wait for it; in a forked child, forget it. Idempotent and final."""
+        def watch_memory(self, hard_bytes: int | None, offset_bytes: int) -> None:
+            """Own memory, private_bytes() less `offset_bytes`, may be `hard_bytes`.
+
+            None: it is not watched. A message that was sent is not sent again. Raises ValueError:
+            hard_bytes <= 0.
+            """
