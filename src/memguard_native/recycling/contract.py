@@ -45,6 +45,7 @@ _ATTRIBUTES = (
     "timeout_keep_alive",
     "timeout_keep_alive_task",
 )
+_OF_CYCLE = ("response_started", "response_complete", "default_headers")
 _OF_CONFIG = (
     "loaded",
     "load",
@@ -169,6 +170,7 @@ class _Exchange:
                     f"idle {connection.protocol.is_idle}, not {hooks}, idle {is_idle})"
                 )
                 return
+        yield from _missing(connection.protocol.cycle, _OF_CYCLE)
         if connection.protocol.timeout_keep_alive_task is None:
             yield f"{self._base.__qualname__}.timeout_keep_alive_task ({name}: not set)"
 
@@ -201,7 +203,7 @@ class _Exchange:
 class _Connection:
     """A protocol between a transport and a loop that do nothing, and what its hooks told."""
 
-    handover = None
+    outlet = None
 
     def __init__(self, base: type, config: uvicorn.Config, hooks: list[str]) -> None:
         self._happened: list[str] = []

@@ -101,6 +101,24 @@ class Handover:
         return sent
 
 
+class Closing:
+    """Closes the connections that are offered once they are idle: where nobody takes them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def offer(self, connection: Connection) -> None:
+        """Close `connection` in the next turn of the loop, if it is idle then."""
+        self._loop.call_soon(self._close, connection)
+
+    def stop(self) -> None:
+        """Nothing is kept."""
+
+    def _close(self, connection: Connection) -> None:
+        if connection.is_idle:
+            connection.transport.close()
+
+
 async def take_in(
     descriptor: int, accepted: Callable[[], None], make_protocol: Callable[[], asyncio.Protocol]
 ) -> None:

@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from memguard_native.recycling.asgi import CLOSE
+
 if TYPE_CHECKING:
     from memguard_native.recycling.server import RecyclingServer
 
@@ -71,6 +73,12 @@ def _common_protocol(base: Any, server: RecyclingServer) -> Any:
         def forget_timer(self) -> None:
             self._unset_keepalive_if_required()
 
+        def announce_close(self) -> None:
+            """Have the answer that is being worked on say `Connection: close`, if it can."""
+            # Of requests in a pipeline it is the last one's.
+            if self.cycle is not None and not self.cycle.response_started:
+                self.cycle.default_headers = [*self.cycle.default_headers, CLOSE]
+
     return CommonProtocol
 
 
@@ -95,15 +103,15 @@ def _httptools_protocol(base: Any, server: RecyclingServer) -> type:
         def on_message_complete(self) -> None:
             super().on_message_complete()
             self._is_receiving = False
-            if server.handover is not None:
-                server.handover.offer(self)
+            if server.outlet is not None:
+                server.outlet.offer(self)
 
         def on_response_complete(self) -> None:
             answered = self._unanswered.popleft()
             super().on_response_complete()
             server.answered(answered)
-            if server.handover is not None:
-                server.handover.offer(self)
+            if server.outlet is not None:
+                server.outlet.offer(self)
 
     return RecyclingHttpToolsProtocol
 
@@ -126,14 +134,14 @@ def _h11_protocol(base: Any, server: RecyclingServer) -> type:
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             # The end of a body that was answered early is seen nowhere else.
-            if server.handover is not None:
-                server.handover.offer(self)
+            if server.outlet is not None:
+                server.outlet.offer(self)
 
         def on_response_complete(self) -> None:
             answered = self.scope  # the next request may begin within the call
             super().on_response_complete()
             server.answered(answered)
-            if server.handover is not None:
-                server.handover.offer(self)
+            if server.outlet is not None:
+                server.outlet.offer(self)
 
     return RecyclingH11Protocol

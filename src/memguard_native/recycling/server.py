@@ -27,7 +27,7 @@ import uvicorn
 
 from memguard_native.recycling.asgi import answering_close, counting_answers, is_health_route
 from memguard_native.recycling.contract import broken_hooks
-from memguard_native.recycling.handover import Handover, stop_accepting, take_in
+from memguard_native.recycling.handover import Closing, Handover, stop_accepting, take_in
 from memguard_native.recycling.protocol import is_known, recycling_protocol
 
 logger = logging.getLogger("memguard_native.recycling")
@@ -74,8 +74,8 @@ class RecyclingServer(uvicorn.Server):
         super().__init__(config)
         self.tier = "linger"
         """What this server can do, "handover" or "linger"; known once `serve()` has loaded."""
-        self.handover: Handover | None = None
-        """Where idle connections are offered; None as long as none is to be given away."""
+        self.outlet: Handover | Closing | None = None
+        """Where the protocols offer idle connections; None as long as these stay."""
         self.requests = 0
         self.handed_over = 0
         self.lingered = 0
@@ -158,12 +158,12 @@ class RecyclingServer(uvicorn.Server):
 
     def connected(self, connection: Any) -> None:
         """A connection was accepted or adopted."""
-        if self.handover is not None:
-            self.handover.offer(connection)
-        elif self._is_lingering:
+        if self._is_lingering:
             # Its protocol may have been made before the drain.
             connection.app = self.config.loaded_app
             self.lingered += 1
+        if self.outlet is not None:
+            self.outlet.offer(connection)
 
     def answered(self, scope: Any) -> None:
         """The answer to a request is complete."""
@@ -226,29 +226,31 @@ class RecyclingServer(uvicorn.Server):
             self._spawn(stop_accepting(self.servers))
             self._spawn(self._await_quiet())
         if "handover" == asked.tier == self.tier:
-            self._begin_handover()
+            self._set_outlet(Handover(loop, self._counted_hand_out))
         else:
             self._timers.append(loop.call_later(asked.linger, self._close_idle))
             self._begin_lingering()
 
-    def _begin_handover(self) -> None:
-        if self.handover is None:
-            self.handover = Handover(asyncio.get_running_loop(), self._counted_hand_out)
-        for connection in self._open_connections():
-            if hasattr(connection, "is_idle"):
-                self.handover.offer(connection)
+    def _set_outlet(self, outlet: Handover | Closing | None) -> None:
+        if self.outlet is not None:
+            self.outlet.stop()
+        self.outlet = outlet
+        if outlet is not None:
+            for connection in self._open_connections():
+                if hasattr(connection, "is_idle"):
+                    outlet.offer(connection)
 
     def _begin_lingering(self) -> None:
-        if self.handover is not None:
-            self.handover.stop()
-            self.handover = None
+        self._set_outlet(None)
         if self._is_lingering:
             return
         self._is_lingering = True
         self.config.loaded_app = answering_close(self.config.loaded_app)
         for connection in self._open_connections():
-            connection.app = self.config.loaded_app
             self.lingered += 1
+            connection.app = self.config.loaded_app
+            if hasattr(connection, "announce_close"):
+                connection.announce_close()
 
     async def _await_quiet(self) -> None:
         quiet = 0
@@ -267,11 +269,10 @@ class RecyclingServer(uvicorn.Server):
         )
 
     def _close_idle(self) -> None:
-        """The time to linger is over."""
+        """The time to linger is over: what is idle now, or will be, is closed."""
+        self._set_outlet(Closing(asyncio.get_running_loop()))
         for connection in self._open_connections():
-            if getattr(connection, "is_idle", False):
-                connection.transport.close()
-            elif not hasattr(connection, "is_idle") and _is_http(connection):
+            if not hasattr(connection, "is_idle") and _is_http(connection):
                 connection.shutdown()
 
     def _close_rest(self) -> None:
