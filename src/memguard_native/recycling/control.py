@@ -317,12 +317,13 @@ def _exchange(path: Path, line: bytes, deadline: float) -> bytes:
         # Who is refused is answered before all is sent; the answer is there all the same.
         with suppress(ConnectionError):
             connection.sendall(line)
-        while b"\n" not in received and len(received) <= LONGEST_BYTES:
-            connection.settimeout(_left(deadline))
-            more = connection.recv(LONGEST_BYTES)
-            if not more:
-                break
-            received += more
+        with suppress(ConnectionError):  # closed before it had read all: as if it had
+            while b"\n" not in received and len(received) <= LONGEST_BYTES:
+                connection.settimeout(_left(deadline))
+                more = connection.recv(LONGEST_BYTES)
+                if not more:
+                    break
+                received += more
     return received
 
 
