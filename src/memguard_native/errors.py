@@ -18,6 +18,7 @@ __all__ = [
     "ProcessGoneError",
     "SegmentError",
     "SegmentUnavailableError",
+    "SupervisorError",
     "TraceError",
     "is_finite_number",
 ]
@@ -57,6 +58,22 @@ class SegmentError(MemguardError):
 
 class SegmentUnavailableError(SegmentError):
     """There is no file to share, or no room in it: what needs one does without."""
+
+
+class SupervisorError(MemguardError):
+    """A supervisor cannot be found, or does not do what it is asked for.
+
+    `subject` names its socket or its namespace, `problem` says what is wrong, `cure` what to do.
+    """
+
+    def __init__(self, subject: str, problem: str, cure: str) -> None:
+        super().__init__(subject, problem, cure)
+        self.subject = subject
+        self.problem = problem
+        self.cure = cure
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.problem}; {self.cure}"
 
 
 class TraceError(MemguardError, ValueError):

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from memguard_native.segment import Segment
 
 _SCHEMA = 1
+# The supervisor keeps a copy of each connection that is on its way to another worker.
+_ENOUGH_DESCRIPTORS = 4096
+_CGROUPS = "/sys/fs/cgroup"
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,7 +26,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "doctor",
         help="check the surroundings, and remove shared files that nobody uses",
         description="Check what the package needs around it: the directory of shared files, each "
-        "file in it, and who uses it. Each finding comes with its cure.",
+        "file in it, and who uses it; malloc, what the system limits, and uvicorn. Each finding "
+        "comes with its cure.",
         epilog="Exit codes: 0 nothing serious, 1 a serious finding, 2 wrong usage.",
     )
     add = parser.add_argument
@@ -51,7 +55,15 @@ def run(options: argparse.Namespace) -> int:
     from memguard_native.cli.printing import shown
 
     removed = _clean() if options.clean else []
-    findings = [*_of_directory(), *_of_segments(), *_of_left_overs(), _of_allocator()]
+    findings = [
+        *_of_directory(),
+        *_of_segments(),
+        *_of_left_overs(),
+        _of_allocator(),
+        _of_descriptors(),
+        *_of_group_kill(),
+        _of_uvicorn(),
+    ]
     if options.json:
         found: dict[str, Any] = {
             "schema": _SCHEMA,
@@ -212,3 +224,71 @@ def _of_allocator() -> Finding:
     if name == "mimalloc":
         return Finding("malloc", "mimalloc, which does not tell what is free", facts=facts)
     return Finding("malloc", name, facts=facts)
+
+
+def _of_descriptors() -> Finding:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    facts = {"soft": soft, "hard": hard}
+    # It is -1 where there is none.
+    text = f"{soft} for a process, which may raise it to {hard if hard >= 0 else 'any number'}"
+    cure = None
+    if 0 <= hard < _ENOUGH_DESCRIPTORS:
+        cure = (
+            f"each connection takes one, and so does handing it over: allow {_ENOUGH_DESCRIPTORS} "
+            "or more (systemd: LimitNOFILE=, docker: --ulimit nofile=, a shell: ulimit -Hn)"
+        )
+    return Finding("file descriptors", text, cure, facts=facts)
+
+
+def _of_group_kill() -> list[Finding]:
+    """Of memory.oom.group of this process's control group and those that it lies in."""
+    killing = [path for path in _group_kill_files() if _text(path).strip() == "1"]
+    if not killing:
+        return []
+    text = "is 1: where memory runs out, the kernel kills the supervisor along with its workers"
+    cure = (
+        "have it kill one process alone (systemd: OOMPolicy=continue; Kubernetes: "
+        "singleProcessOOMKill of the kubelet; else write 0)"
+    )
+    return [Finding(str(path), text, cure) for path in killing]
+
+
+def _group_kill_files() -> list[Path]:
+    from pathlib import Path
+
+    for line in _text(Path("/proc/self/cgroup")).splitlines():
+        number, _, rest = line.partition(":")
+        if number == "0":  # of version 2; version 1 has no such file
+            top = Path(_CGROUPS)
+            leaf = top / rest.partition(":")[2].lstrip("/")
+            inside = leaf if ".." not in leaf.parts else top
+            above = [one for one in inside.parents if one == top or top in one.parents]
+            return [one / "memory.oom.group" for one in (inside, *above)]
+    return []
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _of_uvicorn() -> Finding:
+    import importlib.metadata
+    import importlib.util
+
+    if importlib.util.find_spec("uvicorn") is None:
+        cure = "memguard serve needs it: pip install 'memguard-native[serve]'"
+        return Finding("uvicorn", "is not installed", cure, facts={"version": None})
+    from memguard_native.recycling.contract import broken_hooks
+
+    version, broken = importlib.metadata.version("uvicorn"), broken_hooks()
+    facts = {"version": version, "broken_hooks": broken}
+    if broken:
+        text = f"{version} has changed, so that connections are closed and not handed over: "
+        cure = "install one that is supported: pip install 'memguard-native[serve]'; and report it"
+        return Finding("uvicorn", text + "; ".join(broken), cure, facts=facts)
+    return Finding("uvicorn", f"{version}, connections can be handed over", facts=facts)

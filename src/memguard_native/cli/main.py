@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     import argparse
@@ -31,7 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments == ["--version"]:  # spares building the parsers
         return _print_version()
-    options = _parser().parse_args(arguments)
+    parser, commands = _parsers()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        _refuse(commands[options.command] if options.command else parser, unknown)
     if options.version:
         return _print_version()
     return _run(options)
@@ -44,10 +47,20 @@ def _print_version() -> int:
     return SUCCESS
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Of the whole, and of each command by its name."""
     import argparse
 
-    from memguard_native.cli import breakers, doctor, embed, replay, watch
+    from memguard_native.cli import (
+        breakers,
+        doctor,
+        embed,
+        recycle,
+        replay,
+        serve,
+        watch,
+        workers,
+    )
 
     parser = argparse.ArgumentParser(
         prog="memguard",
@@ -56,11 +69,22 @@ def _parser() -> argparse.ArgumentParser:
         "--fail-on-leak), 4 no such process, 5 no permission, 130 interrupted.",
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (breakers, doctor, embed, replay, watch):
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    for command in (breakers, doctor, embed, recycle, replay, serve, watch, workers):
         command.add_parser(commands)
     parser.set_defaults(run=lambda _options: _print_help(parser), verbose=False)
-    return parser
+    return parser, dict(commands.choices)
+
+
+def _refuse(parser: argparse.ArgumentParser, unknown: list[str]) -> NoReturn:
+    """Exit as argparse does, with the option that was probably meant."""
+    import difflib
+
+    text = f"unrecognized arguments: {' '.join(unknown)}"
+    known = [option for action in parser._actions for option in action.option_strings]
+    wrong = [one.partition("=")[0] for one in unknown if one.startswith("--")]
+    nearest = difflib.get_close_matches(wrong[0], known, n=1) if wrong else []
+    parser.error("; the nearest is ".join([text, *nearest]))
 
 
 def _print_help(parser: argparse.ArgumentParser) -> int:

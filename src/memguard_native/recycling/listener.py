@@ -1,0 +1,221 @@
+"""The socket that a service listens on: made here, or taken over from whoever started the service.
+
+The supervisor holds it for as long as the service lives and every worker inherits it, so its accept
+queue outlives them all: who waits in it is nobody's to lose. It is never made with SO_REUSEPORT:
+closing one of several such listeners drops the connections that wait in its queue.
+
+For the supervisor's main thread, at start; Linux.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import stat
+from pathlib import Path
+
+from memguard_native.errors import ConfigError
+
+logger = logging.getLogger("memguard_native.recycling")
+
+_FIRST_INHERITED = 3  # of systemd's protocol
+# Whoever may open the directory may connect, as with a port of this host; a proxy is another user.
+_UDS_MODE = 0o666
+_LONGEST_UDS = 107  # bytes, of sockaddr_un
+
+
+def open_listener(
+    *, host: str, port: int, uds: str | None = None, fd: int | None = None, backlog: int = 2048
+) -> socket.socket:
+    """A listening stream socket that no child inherits unless it is told to.
+
+    At `host` and `port` (0: the system chooses), else at the path `uds`, else the descriptor `fd`.
+    At `uds`, a socket that nobody listens on any more is replaced.
+
+    Raises:
+        ConfigError: both `uds` and `fd`, a host that is none, a port or a path that cannot be one,
+            a descriptor that is no listening stream socket.
+        OSError: nothing can listen there; the text names the place.
+    """
+    if uds is not None and fd is not None:
+        raise ConfigError("fd", fd, f"must be left out with a path to listen on ({uds!r})")
+    if fd is not None:
+        listener = _adopt(fd)
+    elif uds is not None:
+        listener = _stored_at(uds) or _bind_path(uds)
+    else:
+        listener = _bind_address(host, port)
+    try:
+        listener.listen(backlog)
+    except OSError:
+        listener.close()
+        raise
+    _warn_if_reachable(listener)
+    return listener
+
+
+def inherited_listener() -> socket.socket | None:
+    """The socket that systemd hands over (LISTEN_FDS, LISTEN_PID); None: none is meant for us.
+
+    The variables are removed: descriptor 3 may be another file the next time. One socket that is
+    handed over twice, by a socket unit and from the store, counts once.
+
+    Raises ConfigError: several sockets, or one that is no listening stream socket.
+    """
+    found = _take_inherited()
+    if not found:
+        return None
+    first, *others = found
+    if others:
+        for one in found:
+            one.close()
+        allowed = "must be 1 (one ListenStream= for each service)"
+        raise ConfigError("LISTEN_FDS", len(found), allowed)
+    return _checked("LISTEN_FDS", _FIRST_INHERITED, first)
+
+
+def url_of(listener: socket.socket, *, is_tls: bool = False) -> str:
+    """ "http://127.0.0.1:8000", "http://[::1]:8000" or "unix:/run/shop.sock"."""
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        path = os.fsdecode(name)
+        return f"unix:{'@' + path[1:] if path.startswith(chr(0)) else path}"
+    host, port = name[:2]
+    return f"{'https' if is_tls else 'http'}://{_place(host, port)}"
+
+
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+# --- made here ------------------------------------------------------------------------------------
+
+
+def _bind_address(host: str, port: int) -> socket.socket:
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
+        raise ConfigError("port", port, "must be in 0..65535")
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError("host", host, "must be an address of this machine") from error
+    family, kind, _, _, address = found[0]
+    # asyncio sets TCP_NODELAY only where it sees this protocol number; without it each request on a
+    # kept connection takes 40 ms longer (uvicorn#3149).
+    listener = socket.socket(family, kind, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted connections have it from here, whatever the event loop does.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise _cannot_listen(_place(host, port), error) from error
+    return listener
+
+
+def _bind_path(path: str) -> socket.socket:
+    if not 0 < len(os.fsencode(path)) <= _LONGEST_UDS:
+        raise ConfigError("uds", path, f"must be a path of 1 to {_LONGEST_UDS} bytes")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_unused(Path(path))
+        listener.bind(path)
+        os.chmod(path, _UDS_MODE)  # whatever the umask
+    except OSError as error:
+        listener.close()
+        raise _cannot_listen(path, error) from error
+    return listener
+
+
+def _remove_unused(path: Path) -> None:
+    """Remove a socket that nobody listens on. Raises OSError: there is another kind of file."""
+    try:
+        kind = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(kind):
+        raise OSError(errno.EEXIST, "there is a file that is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as visitor:
+        visitor.setblocking(False)  # a full queue is somebody, too
+        refused = visitor.connect_ex(os.fspath(path)) == errno.ECONNREFUSED
+    if refused:
+        path.unlink(missing_ok=True)
+
+
+def _cannot_listen(place: str, error: OSError) -> OSError:
+    text = f"cannot listen on {place} ({error.strerror or error})"
+    if error.errno == errno.EADDRINUSE:
+        text += "; stop what listens there (ss -ltnp, ss -lxp), or choose another place"
+    elif error.errno == errno.EACCES:
+        text += "; choose a port from 1024 on, or a directory of this user"
+    return OSError(error.errno, text)
+
+
+def _warn_if_reachable(listener: socket.socket) -> None:
+    if listener.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    host = listener.getsockname()[0]
+    if not host.removeprefix("::ffff:").startswith("127.") and host != "::1":
+        logger.warning(
+            "%s is reachable from other hosts, and there is no authentication but the "
+            "application's own",
+            host,
+        )
+
+
+# --- taken over -----------------------------------------------------------------------------------
+
+
+def _adopt(fd: int) -> socket.socket:
+    if not isinstance(fd, int) or isinstance(fd, bool) or fd < 0:
+        raise ConfigError("fd", fd, "must be a descriptor >= 0")
+    try:
+        return _checked("fd", fd, socket.socket(fileno=fd))
+    except OSError:
+        raise ConfigError("fd", fd, "must be an open socket") from None
+
+
+def _checked(field: str, fd: int, listener: socket.socket) -> socket.socket:
+    is_stream = listener.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
+    if not is_stream or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        listener.detach()  # not ours to close
+        raise ConfigError(field, fd, "must be a stream socket that listens")
+    listener.set_inheritable(False)
+    return listener
+
+
+def _take_inherited() -> list[socket.socket]:
+    """What systemd hands over, each socket once; the variables that tell of it are removed."""
+    variables = {
+        name: os.environ.get(name) for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+    }
+    if variables["LISTEN_PID"] != str(os.getpid()):
+        return []
+    for name in variables:
+        os.environ.pop(name, None)
+    text = variables["LISTEN_FDS"] or ""
+    if not text.isascii() or not text.isdecimal():
+        raise ConfigError("LISTEN_FDS", text, "must be a number of descriptors")
+    found: dict[int, socket.socket] = {}
+    for fd in range(_FIRST_INHERITED, _FIRST_INHERITED + int(text)):
+        try:
+            one = socket.socket(fileno=fd)
+        except OSError:
+            raise ConfigError("LISTEN_FDS", text, "must count sockets only") from None
+        one.set_inheritable(False)
+        if found.setdefault(os.fstat(fd).st_ino, one) is not one:
+            one.close()
+    return list(found.values())
+
+
+def _stored_at(path: str) -> socket.socket | None:
+    """The listener of this path that systemd has kept over a restart: it still has its queue."""
+    match = None
+    for one in _take_inherited():
+        if match is None and one.family == socket.AF_UNIX and one.getsockname() == path:
+            match = _checked("uds", one.fileno(), one)
+        else:
+            one.close()
+    return match
