@@ -61,9 +61,7 @@ def _make_limit(
         raise ConfigError("max_memory", None, "must be given where on_leak is False")
     if not is_finite_number(ready_timeout) or not 0 < ready_timeout <= _DAY:
         raise ConfigError("ready_timeout", ready_timeout, "must be seconds > 0, at most a day")
-    policy = RecyclePolicy(
-        max_requests=None, max_group_memory=None, max_memory=max_memory, **rules
-    )
+    policy = RecyclePolicy(max_requests=None, max_group_memory=None, max_memory=max_memory, **rules)
     return _Limit(policy=policy, ready_timeout=ready_timeout)
 
 
@@ -131,8 +129,9 @@ class _Hooks:
             return
         if self._table is None or old is None or self._is_ours:
             return
-        if self._table.count_changed(new, old):
-            self._set_count(server, old)
+        count = self._table.count_changed(new, old)
+        if count != new:
+            self._set_count(server, count)
 
     def _read(self, server: Any, count: int) -> None:
         if not sys.platform.startswith("linux"):
@@ -154,8 +153,6 @@ class _Hooks:
             server.num_workers = count
         finally:
             self._is_ours = False
-        if self._table is not None:
-            self._table.tell_count(count)
 
     def reserve(self, worker: Any) -> None:
         entry = None if self._table is None else self._table.reserve()
@@ -184,7 +181,9 @@ class _Hooks:
         if self._table is None or entry is None:
             return
         if self._table.ended(worker.pid, entry):
-            self._set_count(server, max(1, server.num_workers - 1))
+            count = max(1, server.num_workers - 1)
+            self._set_count(server, count)
+            self._table.tell_count(count)
 
     def stop_watch(self) -> None:
         if self._watch is not None:

@@ -84,20 +84,22 @@ class WorkerTable:
                 return entry
         return None
 
-    def count_changed(self, new: int, old: int) -> bool:
-        """The number of workers was changed; whether that has to be undone."""
+    def count_changed(self, new: int, old: int) -> int:
+        """The number of workers was changed from `old`; what it is to be, `new` or another."""
         phase = self.phase
-        if new == old + 1 and phase is Phase.asked:
+        count = new
+        if new == 0:
+            self.forget()
+        elif new == old + 1 and phase is Phase.asked:
             self._set(Phase.raised, self.holder)
         elif new == old + 1 and phase is Phase.stray:
-            is_late = self.phase_seconds > _STRAY_SECONDS
+            count = new if self.phase_seconds > _STRAY_SECONDS else old
             self._set(Phase.idle)
-            if not is_late:
-                return True
-        elif new == 0:
-            self.forget()
-        self._words[_COUNT] = new
-        return False
+        elif phase in (Phase.raised, Phase.cancelled):
+            # gunicorn refuses to go below one, and does not know that one is there for a while.
+            count = max(2, new)
+        self.tell_count(count)
+        return count
 
     def count_was_set(self, count: int) -> None:
         """The number was set anew, at the start or by a reload: what was added is gone."""
