@@ -52,11 +52,22 @@ class _Limit:
         return WatchSettings(policy=policy, ready_timeout=self.ready_timeout)
 
 
+def _from_environment() -> str | None:
+    text = os.environ.get(VARIABLE)
+    if not text:
+        return None
+    try:
+        RecyclePolicy(max_memory=text)
+    except ConfigError as error:
+        raise ConfigError(VARIABLE, text, error.allowed) from None
+    return text
+
+
 def _make_limit(
     max_memory: int | float | str | None, *, ready_timeout: float = 300.0, **rules: Any
 ) -> _Limit:
     if max_memory is None:
-        max_memory = os.environ.get(VARIABLE) or None
+        max_memory = _from_environment()
     if max_memory is None and not rules.get("on_leak", True):
         raise ConfigError("max_memory", None, "must be given where on_leak is False")
     if not is_finite_number(ready_timeout) or not 0 < ready_timeout <= _DAY:

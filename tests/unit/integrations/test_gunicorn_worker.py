@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 
 import pytest
+
 from memguard_native.integrations.gunicorn_table import Phase, WorkerTable
 from memguard_native.integrations.gunicorn_worker import OwnMemory, Replacement
-
 from memguard_native.recycling.memory_rule import MemoryRule
 
 MIB = 2**20
