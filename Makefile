@@ -109,7 +109,7 @@ $(STAMPS)/tools: $(STAMPS)/venv pyproject.toml
 	@touch $@
 
 $(STAMPS)/build: $(STAMPS)/tools $(SOURCES) | compiler
-	$(BIN)/python -m pip install --quiet --no-build-isolation --config-settings=cmake.define.MEMGUARD_WERROR=ON ".[embed,mcp]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --config-settings=cmake.define.MEMGUARD_WERROR=ON ".[serve,embed,mcp]"
 	@touch $@
 
 $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/types $(STAMPS)/bench: $(STAMPS)/%: $(STAMPS)/tools

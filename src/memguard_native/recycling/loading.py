@@ -44,9 +44,8 @@ def load_objects(
     Raises ConfigError: an import string leads nowhere. What the application's code raises.
     """
     if app is None:
-        app = import_attribute("app", settings.app)
-        if settings.factory:
-            app = app()
+        imported = import_attribute("app", settings.app)
+        app = imported() if settings.factory else imported
     if preload is None and settings.preload is not None:
         preload = import_attribute("preload", settings.preload)
     if preload is not None:
@@ -104,7 +103,7 @@ async def _request(server: RecyclingServer, path: str) -> None:
         "server": ("127.0.0.1", 0),
         "state": dict(server.lifespan.state),
     }
-    await server.config.loaded_app(scope, receive, send)  # type: ignore[arg-type]
+    await server.config.loaded_app(scope, receive, send)
     if not 200 <= status < 400:
         raise RuntimeError(f"the warm-up request {path} was answered with {status or 'nothing'}")
 
