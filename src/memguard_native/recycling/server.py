@@ -125,7 +125,6 @@ class RecyclingServer(uvicorn.Server):
         except BaseException:
             await self.lifespan.shutdown()
             raise
-        await self.on_tick(0)  # the first answer has a Date header, too
         loop = asyncio.get_running_loop()
         self.servers = [
             await loop.create_server(

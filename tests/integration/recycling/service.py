@@ -55,7 +55,7 @@ class Worker:
         self.stats: dict = {}
         self.is_stopped = False
 
-    def drain(self, tier="handover", linger=SECONDS, seconds=SECONDS) -> None:
+    def drain(self, tier="handover", linger=6 * SECONDS, seconds=6 * SECONDS) -> None:
         send_message(
             self.control, {"kind": "drain", "tier": tier, "linger": linger, "seconds": seconds}
         )
