@@ -240,7 +240,8 @@ class RecyclingServer(uvicorn.Server):
         if self._is_lingering:
             return
         self._is_lingering = True
-        self.config.loaded_app = answering_close(self.config.loaded_app)
+        app: Any = self.config.loaded_app
+        self.config.loaded_app = answering_close(app)
         for connection in self._open_connections():
             self.lingered += 1
             connection.app = self.config.loaded_app
@@ -304,7 +305,8 @@ class RecyclingServer(uvicorn.Server):
                 ", ".join(problems),
             )
         if problems or not is_known(base):
-            config.loaded_app = counting_answers(config.loaded_app, self.answered)
+            app: Any = config.loaded_app
+            config.loaded_app = counting_answers(app, self.answered)
             return
         config.http_protocol_class = recycling_protocol(base, self)
         if config.ssl is None:
