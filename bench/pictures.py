@@ -1,7 +1,11 @@
-"""Draws a report: bars, shares, or a plane of two metrics per suite. Only this needs matplotlib."""
+"""Draws a report: bars, shares, timelines, or a plane of two metrics per suite.
+
+Only this needs matplotlib.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +19,8 @@ YARDSTICK = "#2c3e50"
 # Lines of a plane and cases of shares, in their order.
 _LINES = (OURS, YARDSTICK, "#e59866")
 _MARKERS = ("o", "o", "s", "s")
+# Moments of a timeline, in their order.
+_MOMENTS = ((OURS, "x"), (YARDSTICK, "|"))
 _GRID = "#ecf0f1"
 # How a metric begins that is a part of a whole.
 _SHARE = "share: "
@@ -54,7 +60,9 @@ def draw(report: dict[str, Any], path: Path) -> None:
 
 
 def _drawable(suite: dict[str, Any]) -> list[_Panel]:
-    """What is drawn of a suite, with the height of each: its plane, else shares and bars."""
+    """What is drawn of a suite, with the height of each: its plane, else shares or bars, and what
+    its cases went through.
+    """
     if suite.get("plane"):
         return [(5.0, lambda axis: _plane(axis, suite))]
     found: list[_Panel] = []
@@ -62,8 +70,12 @@ def _drawable(suite: dict[str, Any]) -> list[_Panel]:
     shares = [metric for metric in bars if metric.startswith(_SHARE)]
     if shares:
         found.append((1.2 + 0.35 * len(shares), lambda axis: _shares(axis, suite, shares)))
-    for metric in bars.keys() - shares:
+    for metric in suite.get("counted", ()):
+        counts = _counts(suite, metric)
+        found.append((1.0 + 0.32 * len(counts), partial(_bars_from_zero, suite, metric, counts)))
+    for metric in () if suite.get("counted") else bars.keys() - shares:
         found.append((1.0 + 0.32 * len(bars[metric][2]), partial(_panel, panel=bars[metric])))
+    found += _timelines(suite)
     return found
 
 
@@ -104,6 +116,64 @@ def _panel(axis: Any, panel: tuple[str, str, dict[str, float]]) -> None:
     axis.xaxis.set_minor_formatter("")
     for place, value in enumerate(values):
         axis.text(value * 1.06, place, number(value), va="center", fontsize=8)
+
+
+def _counts(suite: dict[str, Any], metric: str) -> dict[str, float]:
+    return {
+        case["name"]: case["figures"][metric]["min"]
+        for case in suite["cases"]
+        if metric in case["figures"]
+    }
+
+
+def _bars_from_zero(
+    suite: dict[str, Any], metric: str, counts: dict[str, float], axis: Any
+) -> None:
+    names = list(counts)[::-1]
+    axis.barh(names, [counts[name] for name in names], color=[_colour(name) for name in names])
+    highest = max(counts.values(), default=0.0) or 1.0
+    axis.set_xlim(0.0, highest * 1.15)
+    _dress(axis, suite["question"])
+    axis.set_xlabel(f"{metric} (less is better)", fontsize=8)
+    for place, name in enumerate(names):
+        text = f" {number(counts[name])}"
+        axis.text(counts[name], place, text, va="center", fontsize=8, color=_colour(name))
+
+
+def _timelines(suite: dict[str, Any]) -> list[_Panel]:
+    """A strip for each, all of one scale."""
+    lines = suite.get("timelines", {})
+    values = [value for line in lines.values() for value in line["values"] if value]
+    if not values:
+        return []
+    end = max(line["step"] * len(line["values"]) for line in lines.values())
+    limits = (end, min(values) / 2, max(values) * 3)
+    return [
+        (1.25, partial(_timeline, name=name, line=line, limits=limits))
+        for name, line in lines.items()
+    ]
+
+
+def _timeline(
+    axis: Any, *, name: str, line: dict[str, Any], limits: tuple[float, float, float]
+) -> None:
+    end, lowest, highest = limits
+    times = [line["step"] * (place + 0.5) for place in range(len(line["values"]))]
+    values = [math.nan if value is None else value for value in line["values"]]
+    axis.plot(times, values, color=_colour(name), lw=1.2)
+    for (what, moments), (colour, marker) in zip(line["moments"].items(), _MOMENTS, strict=False):
+        axis.plot(
+            moments, [highest / 1.8] * len(moments), marker, color=colour, ms=5, lw=0,
+            label=f"{what}: {len(moments)}",
+        )  # fmt: skip
+    axis.set_yscale("log")
+    axis.set_ylim(lowest, highest)
+    axis.set_xlim(0.0, end)
+    axis.set_ylabel(line["label"], fontsize=8)
+    axis.grid(color=_GRID, lw=0.8)
+    axis.set_axisbelow(True)
+    axis.legend(fontsize=8, frameon=False, loc="upper right", ncols=2, bbox_to_anchor=(1.0, 1.4))
+    _dress(axis, f"{name}, over seconds")
 
 
 def _shares(axis: Any, suite: dict[str, Any], metrics: list[str]) -> None:

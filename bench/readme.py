@@ -1,4 +1,4 @@
-"""Copies the figures of bench/results into the README: `python -m bench.readme`.
+"""Copies the figures of bench/results into the README's marked blocks: `python -m bench.readme`.
 
 A test compares the two, so that no figure there is ever typed. Ratios are of minima of one
 interleaved run; a goal that was missed is named as missed. Of several Pythons' results it takes
@@ -36,7 +36,19 @@ ROWS = (
     ("coroutine", "added_min", "`await f()`"),
     ("rejection", "min", "a rejected call, in all"),
 )
-_BLOCK = re.compile(r"(<!-- figures: [^>]*-->\n)(.*?)(<!-- end of figures -->)", re.DOTALL)
+# Columns of the table of servers, each with the metric that it shows.
+COLUMNS = {
+    "replaced workers": "recycles",
+    "failed requests of each": "failed requests per recycle",
+    "extra connects": "extra connects",
+    "s below full capacity": "s below full capacity",
+    "longest silence, s": "longest silence, s",
+    "p99, ms": "p99 ms",
+    "longest, ms": "max ms",
+}
+_BLOCK = re.compile(
+    r"(<!-- ((?:recycling )?figures): [^>]*-->\n)(.*?)(<!-- end of \2 -->)", re.DOTALL
+)
 
 
 def render() -> str:
@@ -52,19 +64,35 @@ def render() -> str:
     return "\n" + "\n\n".join(parts) + "\n\n"
 
 
-def figures_in(text: str) -> str:
-    """The block of the README that `render` is for."""
-    found = _BLOCK.search(text)
-    if found is None:
-        raise ValueError("README.md has no block of figures")
-    return found.group(2)
+def render_recycling() -> str:
+    """What becomes of requests while servers replace workers, and the goals of that."""
+    results = _load("recycle")
+    parts = [
+        f"The same app, load and limit on every server ({_stamp(results)}):",
+        _server_table(results),
+        "Everything that has a goal, in the same runs:",
+        _goal_table({"recycle": results}),
+    ]
+    return "\n" + "\n\n".join(parts) + "\n\n"
+
+
+# What fills the block of each name.
+BLOCKS = {"figures": render, "recycling figures": render_recycling}
+
+
+def figures_in(text: str, name: str = "figures") -> str:
+    """The block of the README that has this name."""
+    for found in _BLOCK.finditer(text):
+        if found[2] == name:
+            return found[3]
+    raise ValueError(f"README.md has no block of {name}")
 
 
 def main() -> None:
     """Write the figures into the README."""
     text = README.read_text()
     figures_in(text)
-    README.write_text(_BLOCK.sub(lambda found: found[1] + render() + found[3], text))
+    README.write_text(_BLOCK.sub(lambda found: found[1] + BLOCKS[found[2]]() + found[4], text))
 
 
 def _load(group: str) -> dict[str, Any]:
@@ -93,6 +121,17 @@ def _multiple(case: dict[str, Any] | None, figure: str, ours: float) -> str:
     if case is None or not case["figures"]:
         return "-"
     return f"{case['figures']['ns'][figure] / ours:.3g}"
+
+
+def _server_table(results: dict[str, Any]) -> str:
+    (suite,) = [suite for suite in results["suites"] if suite["name"] == "recycle"]
+    lines = [_row("server", *COLUMNS), _row(*["---"] * (len(COLUMNS) + 1))]
+    for case in suite["cases"]:
+        found = [case["figures"].get(metric, {}).get("min") for metric in COLUMNS.values()]
+        cells = [report.number(value) if value is not None else "-" for value in found]
+        name = f"{case['name']} ({case['absent']})" if case["absent"] else case["name"]
+        lines.append(_row(f"**{name}**" if name.startswith(OURS) else name, *cells))
+    return "\n".join(lines)
 
 
 def _goal_table(reports: dict[str, dict[str, Any]]) -> str:

@@ -35,6 +35,8 @@ def suite_report(suite: Suite, runs: Sequence[Bench]) -> dict[str, Any]:
         "cases": [_case_report(shown, name) for name in shown.cases],
         "gates": [gate_report(budget, runs) for budget in shown.budgets],
         "plane": None if shown.drawn is None else dataclasses.asdict(shown.drawn),
+        "counted": shown.counted,
+        "timelines": {name: dataclasses.asdict(line) for name, line in shown.timelines.items()},
     }
 
 

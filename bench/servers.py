@@ -10,14 +10,16 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
@@ -73,20 +75,27 @@ def running(
     command: Sequence[str], port: int, ready_path: str
 ) -> contextlib.AbstractContextManager[Server]:
     """Start `command`, wait until `ready_path` answers 200, stop it at exit."""
-    return running_until_stopped(command, port, lambda: _answers(port, ready_path))
+    return running_until_stopped(command, port, lambda: answers(port, ready_path))
 
 
 @contextlib.contextmanager
 def running_until_stopped(
-    command: Sequence[str], port: int, is_ready: Callable[[], bool]
+    command: Sequence[str],
+    port: int,
+    is_ready: Callable[[], bool],
+    environment: Mapping[str, str] = MappingProxyType({}),
+    stop_timeout_s: float = STOP_TIMEOUT_S,
 ) -> Iterator[Server]:
-    """Start `command`, wait until it is ready, stop it at exit. Raises ServerError."""
+    """Start `command`, wait until it is ready, stop it and its children at exit.
+
+    Raises ServerError: it ended or was not ready in time.
+    """
     with tempfile.TemporaryFile() as log:
         start = time.perf_counter()
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=os.environ | ENVIRONMENT,
+            env=os.environ | ENVIRONMENT | dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -100,15 +109,35 @@ def running_until_stopped(
                 time.sleep(0.005)
             yield Server(process, port, time.perf_counter() - start)
         finally:
-            process.terminate()
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            _stop(process, stop_timeout_s)
 
 
-def _answers(port: int, path: str) -> bool:
+def _stop(process: subprocess.Popen[bytes], timeout_s: float) -> None:
+    """End it, and those of its family that it leaves behind."""
+    family = _children(process)
+    process.terminate()
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGSTOP)  # so that it starts no more of them meanwhile
+        family += _children(process)
+        process.kill()
+        process.wait()
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
+
+
+def _children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def answers(port: int, path: str) -> bool:
+    """Whether a GET of the path is answered with 200 now."""
     connection = http.client.HTTPConnection(HOST, port, timeout=5.0)
     try:
         connection.request("GET", path)

@@ -26,11 +26,16 @@ DISTRIBUTIONS = (
     "psutil",
     "scipy",
     "fastapi",
+    "granian",
+    "gunicorn",
+    "httptools",
+    "hypercorn",
     "sentence-transformers",
     "starlette",
     "tokenizers",
     "torch",
     "uvicorn",
+    "uvicorn-worker",
     "uvloop",
 )
 

@@ -47,6 +47,10 @@ ORDER = (
     "shared_processes",
     "shared_rivals",
     "embedding",
+    "recycle",
+    "recycle_cost",
+    "recycle_protocol",
+    "recycle_start",
 )
 
 

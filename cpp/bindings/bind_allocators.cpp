@@ -3,6 +3,7 @@
 
 #include "memguard/allocator_trim.hpp"
 #include "state.hpp"
+#include "without_gil.hpp"
 
 namespace py = pybind11;
 
@@ -11,12 +12,7 @@ namespace memguard {
 void bind_allocators(py::module_& m) {
     m.def(
         "malloc_trim",
-        [] {
-            PyThreadState* const state = PyEval_SaveThread();  // it takes milliseconds
-            const auto given_back = trim_allocators();
-            PyEval_RestoreThread(state);
-            return given_back;
-        },
+        [] { return without_gil([] { return trim_allocators(); }); },  // it takes milliseconds
         "Ask the allocators to give free memory back: whether they did; None: no such allocator.");
 }
 

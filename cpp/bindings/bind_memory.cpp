@@ -1,9 +1,8 @@
 // The memory probe and its sampler for Python. Values were validated in Python.
 #include <pybind11/stl.h>  // std::optional, std::vector
 
-#include <algorithm>  // std::clamp
+#include <algorithm>  // std::min
 #include <atomic>     // std::atomic
-#include <exception>  // std::exception
 #include <memory>     // std::unique_ptr, std::shared_ptr
 #include <optional>   // std::optional
 #include <string>     // std::string
@@ -17,28 +16,14 @@
 #include "memguard/sampler.hpp"
 #include "memguard/sources.hpp"
 #include "sample_tuple.hpp"
+#include "seconds.hpp"
 #include "state.hpp"
+#include "without_gil.hpp"
 
 namespace py = pybind11;
 
 namespace memguard {
 namespace {
-
-// Runs work that touches no Python object while other threads of Python run. Not by a destructor:
-// in a daemon thread, taking the GIL back ends the thread once the interpreter is finalised, and
-// the unwinding must not meet a noexcept frame.
-template <class Work>
-auto without_gil(Work&& work) -> decltype(work()) {
-    PyThreadState* const state = PyEval_SaveThread();
-    try {
-        auto result = work();
-        PyEval_RestoreThread(state);
-        return result;
-    } catch (const std::exception&) {  // std::bad_alloc
-        PyEval_RestoreThread(state);
-        throw;
-    }
-}
 
 // A NativeProbe for several threads. One of them uses the kept descriptors; who comes while they
 // are in use opens its own for once. No lock: a fork in another thread would leave it locked for
@@ -84,11 +69,6 @@ class SharedProbe {
 };
 
 using NativeSampler = Sampler<NativeProbe>;
-
-std::int64_t to_ns(double seconds) {
-    constexpr double kLongest = 1e9;  // 31 years; more would overflow the clock
-    return static_cast<std::int64_t>(std::clamp(seconds, 0.0, kLongest) * kNsPerSecond);
-}
 
 SampleSources sources_with(std::shared_ptr<LoadGauge> load) {
     return {std::move(load), &python_arenas()};
@@ -139,7 +119,7 @@ void bind_memory(py::module_& m) {
 
     py::class_<NativeSampler>(m, "Sampler", "A native thread that samples at an interval.")
         .def(py::init([](double interval, std::size_t capacity, std::shared_ptr<LoadGauge> load) {
-                 return std::make_unique<NativeSampler>(to_ns(interval), capacity,
+                 return std::make_unique<NativeSampler>(clamped_ns(interval), capacity,
                                                         sources_with(std::move(load)));
              }),
              py::arg("interval"), py::arg("capacity"), py::arg("load") = nullptr,
@@ -157,7 +137,8 @@ void bind_memory(py::module_& m) {
         .def(
             "wait_for_sample",
             [](NativeSampler& sampler, std::uint64_t after, double timeout) {
-                return without_gil([&] { return sampler.wait_for_sample(after, to_ns(timeout)); });
+                return without_gil(
+                    [&] { return sampler.wait_for_sample(after, clamped_ns(timeout)); });
             },
             py::arg("after"), py::arg("timeout"),
             "Wait until more than `after` samples were taken: True. False when `timeout` seconds "

@@ -173,6 +173,7 @@ py::dict layout() {
     part("events", offsetof(SegmentLayout, events), sizeof(SharedEventRing));
     part("history", offsetof(SegmentLayout, history), sizeof(SharedHistory));
     part("learnt", offsetof(WorkerSlot, learnt), sizeof(SharedLearnt));
+    part("worker", offsetof(WorkerSlot, worker), sizeof(SharedWorker));
     part("name", offsetof(SharedBreaker, name), sizeof(SharedName));
     part("state", offsetof(SharedBreaker, state), sizeof(BreakerState));
     part("window_marks", offsetof(SharedBreaker, window_marks), sizeof(WindowMarks));
@@ -198,6 +199,7 @@ void bind_segment(py::module_& m) {
     py::class_<SegmentHandle> segment(m, "Segment",
                                       "A mapped file that the processes of a host share.");
     add_slots(segment);
+    add_worker_fields(segment);
     segment
         .def(py::init<py::object>(), py::arg("mapped"),
              "`mapped`: a buffer of SEGMENT_BYTES, kept mapped as long as this lives.")

@@ -37,4 +37,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used(),
     memguard::bind_memory(m);
     memguard::bind_allocators(m);
     memguard::bind_allocation_profile(m);
+    memguard::bind_supervision(m);
 }

@@ -5,6 +5,7 @@
 
 #include <atomic>   // std::atomic
 #include <cstdint>  // std::uint32_t
+#include <string>   // std::string
 
 #include "memguard/process.hpp"
 #include "memguard/segment.hpp"
@@ -77,8 +78,35 @@ inline void check_writable(const SegmentHandle& handle) {
     }
 }
 
+// Runs `work` on the slot of this process: true. False without one. Raises ValueError.
+template <class Work>
+bool with_slot(const SegmentHandle& handle, Work&& work) {
+    check_writable(handle);
+    if (!handle.has_slot()) {
+        return false;
+    }
+    work(handle.segment().slot(handle.row()));
+    return true;
+}
+
+// The number of a name. Raises ValueError.
+template <std::size_t Count>
+std::uint64_t code_of(const char* const (&names)[Count], const char* field,
+                      const std::string& name) {
+    for (std::size_t i = 0; i < Count; ++i) {
+        if (name == names[i]) {
+            return i;
+        }
+    }
+    throw pybind11::value_error(std::string{field} + " is none of the known ones: " + name);
+}
+
 // The part of `_core.Segment` that is about slots.
 void add_slots(pybind11::class_<SegmentHandle>& segment);
+
+// What a worker of a supervisor tells: written, and shown in `found`.
+void add_worker_fields(pybind11::class_<SegmentHandle>& segment);
+void show_worker(pybind11::dict& found, const SharedWorker& worker);
 
 // Where a breaker lies in a segment.
 struct SharedPlace {

@@ -5,12 +5,9 @@
 
 #include "memguard/breaker.hpp"
 #include "memguard/shared_rules.hpp"
+#include "seconds.hpp"
 
 namespace memguard {
-
-[[nodiscard]] inline double to_seconds(std::int64_t ns) noexcept {
-    return static_cast<double>(ns) / kNsPerSecond;
-}
 
 // A breaker, the rules by which it is seen, and the time.
 struct CellView {

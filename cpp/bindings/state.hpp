@@ -67,5 +67,6 @@ void bind_memory(pybind11::module_& m);
 void bind_allocators(pybind11::module_& m);
 void bind_allocation_profile(pybind11::module_& m);
 void bind_segment(pybind11::module_& m);
+void bind_supervision(pybind11::module_& m);
 
 }  // namespace memguard

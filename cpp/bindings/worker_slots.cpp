@@ -15,17 +15,6 @@ namespace py = pybind11;
 namespace memguard {
 namespace {
 
-template <std::size_t Count>
-std::uint64_t code_of(const char* const (&names)[Count], const char* field,
-                      const std::string& name) {
-    for (std::size_t i = 0; i < Count; ++i) {
-        if (name == names[i]) {
-            return i;
-        }
-    }
-    throw py::value_error(std::string{field} + " is none of the known ones: " + name);
-}
-
 // What the owner of the slot, or the newest one before it that had something to tell, has learnt.
 py::object learnt_of(const SegmentHandle& handle, std::size_t slot) {
     const auto found = handle.segment().slot(checked_index(slot, kSlots)).learnt.read();
@@ -81,53 +70,51 @@ bool set_learnt(const py::object& self, const std::string& state, const std::str
     return true;
 }
 
-bool add_requests(const SegmentHandle& handle, std::uint64_t count) {
-    check_writable(handle);
-    if (!handle.has_slot()) {
-        return false;
-    }
-    // relaxed: a count, which orders nothing
-    handle.segment().slot(handle.row()).requests.fetch_add(count, std::memory_order_relaxed);
-    return true;
+bool set_requests(const SegmentHandle& handle, std::uint64_t total) {
+    return with_slot(
+        handle, [&](WorkerSlot& slot) { raise_counter(slot.requests, slot.requests_base, total); });
 }
 
 bool set_memory_limit(const SegmentHandle& handle, std::optional<std::uint64_t> limit_bytes) {
-    check_writable(handle);
-    if (!handle.has_slot()) {
-        return false;
-    }
-    // relaxed: for people and supervisors, and orders nothing
-    handle.segment()
-        .slot(handle.row())
-        .memory_limit_bytes.store(limit_bytes.value_or(0), std::memory_order_relaxed);
-    return true;
+    return with_slot(handle, [&](WorkerSlot& slot) {
+        // relaxed: for people and supervisors, and orders nothing
+        slot.memory_limit_bytes.store(limit_bytes.value_or(0), std::memory_order_relaxed);
+    });
 }
 
-// The slots that somebody owns, dead or alive.
+// None: never used.
+py::object worker_of(const SegmentHandle& handle, std::size_t index) {
+    const WorkerSlot& slot = handle.segment().slot(checked_index(index, kSlots));
+    const ProcessOwner owner{value_of(slot.owner)};
+    if (value_of(slot.claim) == 0 && owner.is_none()) {
+        return py::none();
+    }
+    py::dict one;
+    one["slot"] = index;
+    one["pid"] = owner.is_none() ? py::object{py::none()} : py::object{py::int_(owner.pid())};
+    one["is_alive"] = !owner.is_none() && !handle.segment().is_dead(index);
+    one["generation"] = value_of(slot.claim);
+    // relaxed, both: shown
+    const std::int64_t beat_ns = slot.heartbeat_ns.load(std::memory_order_relaxed);
+    one["heartbeat_age"] = to_seconds(difference_ns(monotonic_ns(), beat_ns));
+    one["since"] = to_seconds(slot.claimed_wall_ns.load(std::memory_order_relaxed));
+    one["requests"] = value_of(slot.requests);
+    one["requests_of_generation"] = value_of(slot.requests) - value_of(slot.requests_base);
+    one["requests_in_flight"] = value_of(slot.requests_in_flight);
+    const std::uint64_t limit = value_of(slot.memory_limit_bytes);
+    one["memory_limit_bytes"] = limit == 0 ? std::nullopt : std::optional{limit};
+    one["learnt"] = learnt_of(handle, index);
+    show_worker(one, slot.worker);
+    return one;
+}
+
 py::list workers_of(const SegmentHandle& handle) {
     py::list found;
     for (std::size_t i = 0; i < kSlots; ++i) {
-        const WorkerSlot& slot = handle.segment().slot(i);
-        const ProcessOwner owner{value_of(slot.owner)};
-        if (value_of(slot.claim) == 0 && owner.is_none()) {
-            continue;  // never used
+        const py::object one = worker_of(handle, i);
+        if (!one.is_none()) {
+            found.append(one);
         }
-        py::dict one;
-        one["slot"] = i;
-        one["pid"] = owner.is_none() ? py::object{py::none()} : py::object{py::int_(owner.pid())};
-        one["is_alive"] = !owner.is_none() && !handle.segment().is_dead(i);
-        one["generation"] = value_of(slot.claim);
-        // relaxed, both: shown
-        const std::int64_t beat_ns = slot.heartbeat_ns.load(std::memory_order_relaxed);
-        one["heartbeat_age"] = to_seconds(difference_ns(monotonic_ns(), beat_ns));
-        one["since"] = to_seconds(slot.claimed_wall_ns.load(std::memory_order_relaxed));
-        one["requests"] = value_of(slot.requests);
-        one["requests_of_generation"] = value_of(slot.requests) - value_of(slot.requests_base);
-        one["requests_in_flight"] = value_of(slot.requests_in_flight);
-        const std::uint64_t limit = value_of(slot.memory_limit_bytes);
-        one["memory_limit_bytes"] = limit == 0 ? std::nullopt : std::optional{limit};
-        one["learnt"] = learnt_of(handle, i);
-        found.append(one);
     }
     return found;
 }
@@ -136,8 +123,9 @@ py::list workers_of(const SegmentHandle& handle) {
 
 void add_slots(py::class_<SegmentHandle>& segment) {
     segment.def("workers", &workers_of, "The slots that were ever used.")
-        .def("add_requests", &add_requests, py::arg("count"),
-             "So many more were served by this process; False without a slot.")
+        .def("worker", &worker_of, py::arg("slot"), "One of workers(); None: never used.")
+        .def("set_requests", &set_requests, py::arg("total"),
+             "So many were served by this process so far; False without a slot.")
         .def("set_memory_limit", &set_memory_limit, py::arg("limit_bytes"),
              "What memory of this process runs into, None: unknown; False without a slot.")
         .def("set_learnt", &set_learnt, py::kw_only(), py::arg("state"), py::arg("cause"),

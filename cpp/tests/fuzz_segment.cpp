@@ -155,6 +155,9 @@ class User {
             fresh.generation = 1;
             segment_.slot(row_.load()).learnt.publish(fresh);
         }
+        SharedWorker& worker = segment_.slot(random_() % 2).worker;
+        raise_counter(worker.inputs, worker.inputs_base, random_());
+        CHECK(worker.read_state() <= WorkerState::ended);
         SharedHistoryRing ring = segment_.history(row_.load());
         ring.push(SharedSample{});
         static thread_local const auto samples = std::make_unique<SharedSample[]>(kHistorySamples);
@@ -193,6 +196,7 @@ TEST(a_stranger_who_writes_into_the_file_crashes_nobody) {
         Part{kBreakers, 4 * sizeof(SharedBreaker)},
         Part{0, kBreakers},
         Part{offsetof(SegmentLayout, slots) + offsetof(WorkerSlot, learnt), sizeof(SharedLearnt)},
+        Part{offsetof(SegmentLayout, slots) + offsetof(WorkerSlot, worker), sizeof(SharedWorker)},
         Part{offsetof(SegmentLayout, events), sizeof(SharedEventRing)},
         Part{offsetof(SegmentLayout, history), 2 * sizeof(SharedHistory)},
     };

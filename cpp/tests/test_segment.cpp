@@ -324,6 +324,23 @@ TEST(what_a_process_has_learnt_outlives_it_and_its_slots_next_owner_coming) {
     CHECK(segment.claim_of(0) == 2);
 }
 
+TEST(a_slots_next_owner_goes_on_counting_and_begins_without_the_rest) {
+    Mapped mapped;
+    const Segment& segment = mapped.segment;
+    const ProcessOwner self = ProcessOwner::self();
+    SharedWorker& worker = segment.slot(segment.claim_slot(self, 0, 0)).worker;
+    worker.begin_worker(3, SharedWorker::Predecessor{2, 9});
+    worker.set_state(WorkerState::ready, 7);
+    worker.is_over_ceiling.store(1);
+    raise_counter(worker.tokens, worker.tokens_base, 11);
+    segment.release_slot(0, self);
+    CHECK(worker.read_state() == WorkerState::ready);  // what it told outlives it
+    CHECK(segment.claim_slot(self, 0, 0) == 0);
+    CHECK(worker.read_state() == WorkerState::none && worker.number_plus_1.load() == 0);
+    CHECK(worker.is_over_ceiling.load() == 0 && worker.predecessor_plus_1.load() == 0);
+    CHECK(worker.tokens.load() == 11 && worker.tokens_base.load() == 11);
+}
+
 TEST(history_outlives_its_writer) {
     Mapped mapped;
     const Segment& segment = mapped.segment;

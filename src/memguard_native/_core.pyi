@@ -1,5 +1,6 @@
 """The native core. Written by hand; stubtest compares it with the module."""
 
+import sys
 from collections.abc import Callable, Generator
 from typing import Any, Generic, ParamSpec, TypeVar, final
 
@@ -284,12 +285,17 @@ class Segment:
         """Everything that is known of a breaker now, by name."""
     def workers(self) -> list[dict[str, Any]]:
         """The slots that were ever used."""
+    def worker(self, slot: int) -> dict[str, Any] | None:
+        """One of workers(); None: never used. Raises IndexError: there is no such slot."""
     def push_sample(self, sample: tuple[Any, ...]) -> bool:
         """Keep a memory sample, SAMPLE_FIELDS, in this process's history; False without a slot."""
     def history(self, slot: int) -> list[tuple[tuple[Any, ...], int, int]]:
         """[(sample, pid, generation)] of a slot's owners, oldest first."""
-    def add_requests(self, count: int) -> bool:
-        """So many more were served by this process; False without a slot."""
+    def set_requests(self, total: int) -> bool:
+        """So many were served by this process so far; False without a slot.
+
+        The count of a slot never falls: the next owner goes on from where this one has ended.
+        """
     def set_memory_limit(self, limit_bytes: int | None) -> bool:
         """What memory of this process runs into, None: unknown; False without a slot."""
     def set_learnt(
@@ -311,6 +317,32 @@ class Segment:
         """
     def learnt(self, slot: int) -> dict[str, Any] | None:
         """What the owners of a slot have learnt, by name; None: nothing, or nothing legal."""
+    def begin_worker(self, number: int, *, predecessor: int | None = None) -> bool:
+        """This process is the worker of this number, "starting"; False without a slot.
+
+        `predecessor`: the slot of the worker that it relieves.
+        """
+    def set_worker_state(self, state: str) -> bool:
+        """starting, warming, ready, draining or ended; False without a slot.
+
+        Raises ValueError: another state.
+        """
+    def beat_loop(self) -> bool:
+        """The event loop of this worker runs; False without a slot."""
+    def tell_work(
+        self, *, requests: int, in_flight: int, connections: int, inputs: int, tokens: int
+    ) -> bool:
+        """What this process has done so far, and has in hand; False without a slot.
+
+        Requests, inputs and tokens are totals of the process; they never fall.
+        """
+    def tell_memory(self, *, private_bytes: int, own_bytes: int) -> bool:
+        """The memory of this process now; False without a slot."""
+    def tell_forecast(self, seconds: float | None) -> bool:
+        """In how many seconds memory may meet its limit, None: no forecast; False without a slot.
+
+        Raises ValueError: a number that is none, or below 0.
+        """
     def events_pushed(self) -> int:
         """How many events there ever were."""
     def read_events(self, *, after: int, skip: bool) -> tuple[list[_ToldEvent], int, int, bool]:
@@ -475,3 +507,65 @@ class RingBuffer:
     @property
     def pushed(self) -> int:
         """How many values were ever pushed."""
+
+# --- supervision ----------------------------------------------------------------------------------
+
+if sys.platform == "linux":
+    def private_bytes() -> int:
+        """What this process alone is charged for: anonymous, shared memory and swapped out.
+
+        About 20 us. Raises RuntimeError: /proc cannot be read.
+        """
+
+    def set_parent_death_signal(signal: int) -> None:
+        """This process gets it when the thread that has started it ends; 0: none.
+
+        One whose parent has ended before gets none: compare os.getppid() afterwards. Not handed
+        down to children. Raises OSError: no such signal.
+        """
+
+    def become_subreaper() -> None:
+        """Orphans among the descendants of this process become its children.
+
+        Raises OSError.
+        """
+
+    class Watchdog:
+        """A native thread that looks after a worker which may hang, with or without the GIL.
+
+        Any thread may call anything. In the child of a fork it only forgets the parent's thread.
+        """
+
+        def __init__(
+            self,
+            *,
+            control_fd: int,
+            message: bytes,
+            supervisor_pidfd: int,
+            grace: float,
+            interval: float = 0.1,
+            segment: Segment | None = None,
+        ) -> None:
+            """It looks every `interval` seconds.
+
+            Over the ceiling (see watch_memory()) the slot of this process says so, as long as it
+            is, and `message` is sent on `control_fd` once: whole, without waiting, and again at
+            the next look if the queue is full.
+
+            If the supervisor has ended, this process is killed `grace` seconds later, with its
+            process group if it leads one. Both descriptors are the caller's, and stay open until
+            stop().
+
+            Raises ValueError: a descriptor that is not open, an empty message, a read-only
+            segment, grace < 0, interval < 0.001.
+            """
+        def start(self) -> None:
+            """Start the thread, once; it looks at once. Raises RuntimeError without a thread."""
+        def stop(self) -> None:
+            """End the thread and wait for it; in a forked child, forget it. Idempotent and final."""
+        def watch_memory(self, hard_bytes: int | None, offset_bytes: int) -> None:
+            """Own memory, private_bytes() less `offset_bytes`, may be `hard_bytes`.
+
+            None: it is not watched. A message that was sent is not sent again. Raises ValueError:
+            hard_bytes <= 0.
+            """

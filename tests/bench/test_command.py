@@ -180,7 +180,8 @@ def test_list_tells_group_name_and_question(
 def test_real_suites_have_a_group_and_a_question_each() -> None:
     found = suites.every()
     groups = {suite.group for suite in found}
-    assert groups == {"breaker", "ring", "sampler", "detector", "shared", "embedding"}
+    expected = {"breaker", "ring", "sampler", "detector", "shared", "embedding", "recycle"}
+    assert groups == expected
     assert all(suite.question.endswith("?") for suite in found)
     assert [suite.name for suite in found] == list(suites.ORDER)
 

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -68,6 +69,26 @@ def test_server_that_dies_is_an_error_with_its_last_words() -> None:
         servers.running(command, servers.free_port(), "/ready"),
     ):
         pass
+
+
+STUBBORN = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+open(os.environ["CHILD"], "w").write(str(child.pid))
+time.sleep(60)
+"""
+
+
+def test_server_that_does_not_stop_is_killed_with_its_children(tmp_path: Path) -> None:
+    path = tmp_path / "child"
+    command = [sys.executable, "-c", STUBBORN]
+    with servers.running_until_stopped(
+        command, 1, lambda: path.exists() and path.read_text() != "", {"CHILD": str(path)}, 0.1
+    ) as server:
+        child = psutil.Process(int(path.read_text()))
+    assert not psutil.pid_exists(server.process.pid)
+    assert not child.is_running()
 
 
 def test_vectors_come_back_in_order(server: servers.Server) -> None:

@@ -50,8 +50,8 @@ def learnt_offset():
 
 def test_requests_and_limit_are_shown_with_their_worker(core):
     assert (worker(core)["requests"], worker(core)["memory_limit_bytes"]) == (0, None)
-    assert core.add_requests(5)
-    assert core.add_requests(2)
+    assert core.set_requests(5)
+    assert core.set_requests(7)
     assert core.set_memory_limit(2**31)
     assert (worker(core)["requests"], worker(core)["requests_of_generation"]) == (7, 7)
     assert worker(core)["memory_limit_bytes"] == 2**31
@@ -60,11 +60,17 @@ def test_requests_and_limit_are_shown_with_their_worker(core):
 
 
 def test_requests_of_the_next_owner_begin_at_those_of_the_one_before(core):
-    core.add_requests(5)
+    core.set_requests(5)
     core.release_slot()
     core.claim_slot(os.stat("/proc/self/ns/pid").st_ino)
-    core.add_requests(1)
+    core.set_requests(1)
     assert (worker(core)["requests"], worker(core)["requests_of_generation"]) == (6, 1)
+
+
+def test_a_smaller_total_of_requests_sets_nothing_back(core):
+    core.set_requests(5)
+    core.set_requests(3)
+    assert worker(core)["requests"] == 5
 
 
 @pytest.mark.parametrize("values", [NOTHING, ALL])
@@ -136,7 +142,7 @@ def test_a_newer_copy_that_was_not_finished_is_not_read(core):
 
 def test_without_a_slot_nothing_is_kept(core):
     core.release_slot()
-    assert not core.add_requests(1)
+    assert not core.set_requests(1)
     assert not core.set_memory_limit(1)
     assert not core.set_learnt(state="alert", cause="mmap", **ALL)
     assert worker(core)["requests"] == 0
@@ -145,7 +151,7 @@ def test_without_a_slot_nothing_is_kept(core):
 def test_a_segment_mapped_read_only_is_not_written(core):
     outside = look_at(path_of("default")).core
     for write in (
-        lambda: outside.add_requests(1),
+        lambda: outside.set_requests(1),
         lambda: outside.set_memory_limit(1),
         lambda: outside.set_learnt(state="alert", cause="mmap", **ALL),
     ):
@@ -162,4 +168,4 @@ def test_a_slot_beyond_the_last_is_refused(core):
 @pytest.mark.parametrize("count", [-1, 2**64])
 def test_a_count_that_is_none_is_refused(core, count):
     with pytest.raises(TypeError):
-        core.add_requests(count)
+        core.set_requests(count)

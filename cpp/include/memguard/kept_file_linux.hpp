@@ -17,6 +17,7 @@
 #include <string_view>  // std::string_view
 #include <utility>      // std::move
 
+#include "memguard/file_identity.hpp"
 #include "memguard/process.hpp"
 
 namespace memguard {
@@ -43,7 +44,7 @@ class KeptFile {
     [[nodiscard]] std::uint64_t links() noexcept {
         struct stat now{};
         for (int attempt = 0; attempt < 2; ++attempt) {
-            if (is_open() && ::fstat(fd_, &now) == 0 && is_same(now)) {
+            if (is_open() && ::fstat(fd_, &now) == 0 && identity_.is_of(now)) {
                 return now.st_nlink;
             }
             close();
@@ -53,7 +54,9 @@ class KeptFile {
 
     // The next reading opens the file anew.
     void close() noexcept {
-        if (fd_ >= 0 && is_ours()) {
+        // Programs that become daemons close all descriptors, and our number may have been given to
+        // another file since: that one is not ours to close.
+        if (fd_ >= 0 && identity_.is_of(fd_)) {
             ::close(fd_);
         }
         fd_ = -1;
@@ -71,27 +74,17 @@ class KeptFile {
         close();
         opened_by_ = fork_epoch();
         fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
-        if (fd_ >= 0 && ::fstat(fd_, &identity_) != 0) {
+        identity_ = FileIdentity{fd_};
+        if (fd_ >= 0 && !identity_.is_known()) {
             ::close(fd_);
             fd_ = -1;
         }
     }
 
-    // Programs that become daemons close all descriptors, and our number may have been given to
-    // another file since: that one is not ours to close.
-    [[nodiscard]] bool is_ours() const noexcept {
-        struct stat now{};
-        return ::fstat(fd_, &now) == 0 && is_same(now);
-    }
-
-    [[nodiscard]] bool is_same(const struct stat& now) const noexcept {
-        return now.st_dev == identity_.st_dev && now.st_ino == identity_.st_ino;
-    }
-
     std::string path_;
     int fd_ = -1;
     std::uint64_t opened_by_ = 0;
-    struct stat identity_{};
+    FileIdentity identity_;
 };
 
 // Gives the content to `parse`; if that returns false, opens the file anew and tries once more.

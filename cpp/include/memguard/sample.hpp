@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>      // std::uint64_t
+#include <optional>     // std::optional
 #include <type_traits>  // std::is_trivially_copyable_v
 
 namespace memguard {
@@ -64,6 +65,13 @@ struct MemorySample {
 
     [[nodiscard]] constexpr bool has(SampleField field) const noexcept {
         return (valid & static_cast<std::uint64_t>(field)) != 0;
+    }
+
+    // What this process alone is charged for, as far as it is known: of the three parts the first
+    // is needed.
+    [[nodiscard]] constexpr std::optional<std::uint64_t> private_bytes() const noexcept {
+        return has(SampleField::anon) ? std::optional{anon_bytes + shmem_bytes + swap_bytes}
+                                      : std::nullopt;
     }
 
     constexpr void mark(SampleField field) noexcept { valid |= static_cast<std::uint64_t>(field); }

@@ -8,7 +8,7 @@
 
 #include <array>        // std::array
 #include <atomic>       // std::atomic
-#include <cstddef>      // std::size_t
+#include <cstddef>      // std::size_t, offsetof
 #include <cstdint>      // std::uint64_t
 #include <new>          // placement new, std::launder
 #include <string_view>  // std::string_view
@@ -23,6 +23,7 @@
 #include "memguard/shared_learnt.hpp"
 #include "memguard/shared_notes.hpp"
 #include "memguard/shared_rules.hpp"
+#include "memguard/shared_worker.hpp"
 
 namespace memguard {
 
@@ -40,8 +41,6 @@ inline constexpr std::size_t kSharedEvents = 1024;
 inline constexpr std::size_t kHistorySamples = 512;
 inline constexpr std::size_t kPageBytes = 4096;
 inline constexpr std::size_t kNameBytes = 120;
-
-using SharedWord = std::atomic<std::uint64_t>;
 
 struct alignas(kPageBytes) SegmentHeader {
     SharedWord magic{0};  // written last
@@ -72,6 +71,7 @@ struct alignas(kPageBytes) WorkerSlot {
     SharedWord requests_in_flight{0};
     SharedWord memory_limit_bytes{0};  // 0: unknown
     SharedLearnt learnt;               // of the newest owner that had learnt something
+    SharedWorker worker;
 };
 
 enum class NameState : std::uint64_t { free, used };
@@ -122,6 +122,7 @@ struct SegmentLayout {
 
 static_assert(std::is_standard_layout_v<SegmentHeader> && sizeof(SegmentHeader) == kPageBytes);
 static_assert(std::is_standard_layout_v<WorkerSlot> && sizeof(WorkerSlot) == kPageBytes);
+static_assert(offsetof(WorkerSlot, learnt) == 128 && offsetof(WorkerSlot, worker) == 512);
 static_assert(std::is_standard_layout_v<SharedLearnt> && sizeof(SharedLearnt) == 384);
 static_assert(std::is_standard_layout_v<BreakerState> && sizeof(BreakerState) == 256);
 static_assert(std::is_standard_layout_v<CounterRow> && sizeof(CounterRow) == 384);
@@ -361,6 +362,7 @@ class Segment {
                                  std::memory_order_relaxed);
         mine.requests_in_flight.store(0, std::memory_order_relaxed);
         mine.memory_limit_bytes.store(0, std::memory_order_relaxed);
+        mine.worker.begin_owner();
         for (std::size_t i = 0; i < kSharedBreakers; ++i) {
             // relaxed: a predecessor's calls are gone
             breaker(i).counters[index].in_flight.store(0, std::memory_order_relaxed);

@@ -38,7 +38,6 @@ class Keeper:
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
-        self._requests = 0
 
     def __call__(self, sample: MemorySample) -> None:
         """Keep a sample."""
@@ -54,11 +53,7 @@ class Keeper:
 
     def tell_requests(self, total: int) -> None:
         """So many requests were served by this process so far."""
-        # In the child of a fork they begin anew.
-        before = self._requests if total >= self._requests else 0
-        self._requests = total
-        if total > before:
-            self._mapped.add_requests(total - before)
+        self._mapped.set_requests(total)
 
     def tell_limit(self, limit_bytes: int | None) -> None:
         """This is what memory of this process will run into; None: not known."""

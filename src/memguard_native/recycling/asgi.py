@@ -17,6 +17,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+CLOSE = (b"connection", b"close")
 HEALTH_ROUTES = frozenset({"/healthz", "/readyz", "/health", "/ready", "/metrics"})
 """Asked by machines at their own pace: they are no load, and no reason to replace a worker."""
 
@@ -103,7 +104,7 @@ def answering_close(app: Application) -> Application:
         async def close(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [h for h in message.get("headers", ()) if h[0].lower() != b"connection"]
-                message = {**message, "headers": [*headers, (b"connection", b"close")]}
+                message = {**message, "headers": [*headers, CLOSE]}
             await send(message)
 
         # HTTP/2 forbids the header.

@@ -1,4 +1,4 @@
-"""Gives idle connections away while a server drains, without closing one.
+"""Gives idle connections away while a server drains, without closing one, and takes them in.
 
 Between two requests a connection has no state in user space: what the client sent meanwhile lies in
 the kernel and travels with the descriptor. So the descriptor is sent to the next owner and only our
@@ -13,8 +13,9 @@ All of it runs on the server's event loop.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 _FULL_RETRY = 0.001
@@ -98,3 +99,66 @@ class Handover:
             connection.forget_timer()
             transport.abort()  # closes our descriptor only: the socket lives on in the other one
         return sent
+
+
+class Closing:
+    """Closes the connections that are offered once they are idle: where nobody takes them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def offer(self, connection: Connection) -> None:
+        """Close `connection` in the next turn of the loop, if it is idle then."""
+        self._loop.call_soon(self._close, connection)
+
+    def stop(self) -> None:
+        """Nothing is kept."""
+
+    def _close(self, connection: Connection) -> None:
+        if connection.is_idle:
+            connection.transport.close()
+
+
+async def take_in(
+    descriptor: int, accepted: Callable[[], None], make_protocol: Callable[[], asyncio.Protocol]
+) -> None:
+    """Make the loop serve the connection with this descriptor, and close it in the end.
+
+    `accepted()` is called before the first byte is read, and again in 1 ms where it raises
+    BlockingIOError.
+
+    Raises OSError: what `accepted()` raised; nothing was read, and only this descriptor is closed.
+    """
+    connection = socket.socket(fileno=descriptor)
+    try:
+        connection.setblocking(False)
+        while not _was_told(accepted):
+            await asyncio.sleep(_FULL_RETRY)
+        await asyncio.get_running_loop().connect_accepted_socket(make_protocol, connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _was_told(accepted: Callable[[], None]) -> bool:
+    try:
+        accepted()
+    except BlockingIOError:
+        return False
+    return True
+
+
+async def stop_accepting(servers: Iterable[asyncio.Server]) -> None:
+    """Close the listeners, after what was accepted from them has reached its protocol.
+
+    asyncio accepts in one turn of the loop and makes the transport in a later one. For a listener
+    that was closed between them it cannot, and drops the connection without a word.
+    """
+    loop = asyncio.get_running_loop()
+    for server in servers:
+        for listener in server.sockets:
+            loop.remove_reader(listener.fileno())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    for server in servers:
+        server.close()

@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from memguard_native.recycling.asgi import CLOSE
+
 if TYPE_CHECKING:
     from memguard_native.recycling.server import RecyclingServer
 
@@ -27,22 +29,28 @@ _HTTPTOOLS = "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol"
 _H11 = "uvicorn.protocols.http.h11_impl.H11Protocol"
 
 
+def is_httptools(base: type) -> bool:
+    """Whether `base` is uvicorn's protocol for httptools, or derived from it."""
+    return _HTTPTOOLS in _names(base)
+
+
 def is_known(base: type) -> bool:
-    """Whether `base` is, or is derived from, a protocol whose connections can be handed over."""
-    return _is_a(base, _HTTPTOOLS) or _is_a(base, _H11)
+    """Whether connections of the protocol `base` can be handed over."""
+    return is_httptools(base) or _H11 in _names(base)
 
 
 def recycling_protocol(base: type, server: RecyclingServer) -> type:
     """Return a subclass of `base` that works for `server`; `base` itself where it is not known."""
-    if _is_a(base, _HTTPTOOLS):
+    if is_httptools(base):
         return _httptools_protocol(_common_protocol(base, server), server)
-    if _is_a(base, _H11):
+    if is_known(base):
         return _h11_protocol(_common_protocol(base, server), server)
     return base
 
 
-def _is_a(base: type, name: str) -> bool:
-    return any(f"{kind.__module__}.{kind.__qualname__}" == name for kind in base.__mro__)
+def _names(base: type) -> set[str]:
+    # By name: httptools need not be installed.
+    return {f"{kind.__module__}.{kind.__qualname__}" for kind in base.__mro__}
 
 
 def _common_protocol(base: Any, server: RecyclingServer) -> Any:
@@ -64,6 +72,12 @@ def _common_protocol(base: Any, server: RecyclingServer) -> Any:
 
         def forget_timer(self) -> None:
             self._unset_keepalive_if_required()
+
+        def announce_close(self) -> None:
+            """Have the answer that is being worked on say `Connection: close`, if it can."""
+            # Of requests in a pipeline it is the last one's.
+            if self.cycle is not None and not self.cycle.response_started:
+                self.cycle.default_headers = [*self.cycle.default_headers, CLOSE]
 
     return CommonProtocol
 
@@ -89,15 +103,15 @@ def _httptools_protocol(base: Any, server: RecyclingServer) -> type:
         def on_message_complete(self) -> None:
             super().on_message_complete()
             self._is_receiving = False
-            if server.handover is not None:
-                server.handover.offer(self)
+            if server.outlet is not None:
+                server.outlet.offer(self)
 
         def on_response_complete(self) -> None:
             answered = self._unanswered.popleft()
             super().on_response_complete()
             server.answered(answered)
-            if server.handover is not None:
-                server.handover.offer(self)
+            if server.outlet is not None:
+                server.outlet.offer(self)
 
     return RecyclingHttpToolsProtocol
 
@@ -120,14 +134,14 @@ def _h11_protocol(base: Any, server: RecyclingServer) -> type:
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             # The end of a body that was answered early is seen nowhere else.
-            if server.handover is not None:
-                server.handover.offer(self)
+            if server.outlet is not None:
+                server.outlet.offer(self)
 
         def on_response_complete(self) -> None:
             answered = self.scope  # the next request may begin within the call
             super().on_response_complete()
             server.answered(answered)
-            if server.handover is not None:
-                server.handover.offer(self)
+            if server.outlet is not None:
+                server.outlet.offer(self)
 
     return RecyclingH11Protocol

@@ -17,17 +17,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
-import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
 
 from memguard_native.recycling.asgi import answering_close, counting_answers, is_health_route
 from memguard_native.recycling.contract import broken_hooks
-from memguard_native.recycling.handover import Handover
+from memguard_native.recycling.handover import Closing, Handover, stop_accepting, take_in
 from memguard_native.recycling.protocol import is_known, recycling_protocol
 
 logger = logging.getLogger("memguard_native.recycling")
@@ -44,13 +44,19 @@ _HANDSHAKE = 3.0
 _AFTER_DEADLINE = 1.0
 
 
+class _Drain(NamedTuple):
+    tier: str
+    linger: float
+    deadline: float
+
+
 class RecyclingServer(uvicorn.Server):
     """Serves until `drain()` is called and all work is done or given away.
 
     Args:
         config: uvicorn's; its protocol class is replaced by a subclass when `serve()` loads it.
         hand_out: `hand_out(descriptor)` sends it to the next owner. True: it was sent, and ours is
-            closed by the caller. False: not now; it is tried again in 1 ms.
+            closed then. False: not now; it is tried again in 1 ms.
         on_startup: awaited after the application's start-up and before the first connection.
         on_started: called when connections are accepted.
         on_request: called after each answer that counts; health routes do not.
@@ -68,8 +74,8 @@ class RecyclingServer(uvicorn.Server):
         super().__init__(config)
         self.tier = "linger"
         """What this server can do, "handover" or "linger"; known once `serve()` has loaded."""
-        self.handover: Handover | None = None
-        """Where idle connections are offered; None as long as none is to be given away."""
+        self.outlet: Handover | Closing | None = None
+        """Where the protocols offer idle connections; None as long as these stay."""
         self.requests = 0
         self.handed_over = 0
         self.lingered = 0
@@ -80,7 +86,7 @@ class RecyclingServer(uvicorn.Server):
         self._on_started = on_started
         self._on_request = on_request
         self._drained = asyncio.Event()
-        self._asked: dict[str, Any] | None = None
+        self._asked: _Drain | None = None
         self._is_lingering = False
         self._timers: list[asyncio.Handle] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,7 +114,7 @@ class RecyclingServer(uvicorn.Server):
         self.lifespan = self.config.lifespan_class(self.config)
         await self.startup(sockets)
         if self._asked is not None:
-            self._begin_drain(**self._asked)
+            self._begin_drain(self._asked)
         await self.main_loop()
         await self.shutdown()
 
@@ -144,18 +150,20 @@ class RecyclingServer(uvicorn.Server):
         """Shut the application's lifespan down; connections are gone by now."""
         for timer in self._timers:
             timer.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self.lifespan.shutdown()
 
     # --- what the protocols tell -----------------------------------------------------------
 
     def connected(self, connection: Any) -> None:
         """A connection was accepted or adopted."""
-        if self.handover is not None:
-            self.handover.offer(connection)
-        elif self._is_lingering:
+        if self._is_lingering:
             # Its protocol may have been made before the drain.
             connection.app = self.config.loaded_app
             self.lingered += 1
+        if self.outlet is not None:
+            self.outlet.offer(connection)
 
     def answered(self, scope: Any) -> None:
         """The answer to a request is complete."""
@@ -168,28 +176,27 @@ class RecyclingServer(uvicorn.Server):
     def adopt(self, descriptor: int, accepted: Callable[[], None]) -> None:
         """Take over the connection with this descriptor, which is the server's from now on.
 
-        `accepted()` is called before the first byte is read. Raises it, then nothing was read and
-        the descriptor is closed.
+        `accepted()` is called before the first byte is read. Where it raises BlockingIOError, it is
+        called again in 1 ms. Where it raises another OSError, or the server is drained already,
+        nothing is read and this descriptor is closed: who holds another can give it to a third.
         """
+        if self._drained.is_set():
+            os.close(descriptor)
+            return
         self._adopting += 1
         self._spawn(self._adopt(descriptor, accepted))
 
     async def _adopt(self, descriptor: int, accepted: Callable[[], None]) -> None:
-        def take() -> Any:
+        def make() -> Any:
             protocol = self._new_protocol()
             protocol.is_adopted = True
-            accepted()
             return protocol
 
         try:
-            connection = socket.socket(fileno=descriptor)
-            try:
-                connection.setblocking(False)
-                loop = asyncio.get_running_loop()
-                await loop.connect_accepted_socket(take, connection, ssl=self.config.ssl)
-            except BaseException:
-                connection.close()
-                raise
+            await take_in(descriptor, accepted, make)
+        except OSError as error:
+            logger.warning("a connection of another worker was not taken over: %s", error)
+        else:
             self.adopted += 1
         finally:
             self._adopting -= 1
@@ -205,54 +212,45 @@ class RecyclingServer(uvicorn.Server):
 
         May be called again, and before the server has started: the newest call holds.
         """
-        asked = {"tier": tier, "linger": linger, "deadline": deadline}
         is_first = self._asked is None
-        self._asked = asked
+        self._asked = _Drain(tier, linger, deadline)
         if self.started:
-            self._begin_drain(**asked, is_first=is_first)
+            self._begin_drain(self._asked, is_first=is_first)
 
-    def _begin_drain(
-        self, *, tier: str, linger: float, deadline: float, is_first: bool = True
-    ) -> None:
+    def _begin_drain(self, asked: _Drain, *, is_first: bool = True) -> None:
         loop = asyncio.get_running_loop()
         for timer in self._timers:
             timer.cancel()
-        self._timers = [loop.call_at(deadline, self._close_rest)]
+        self._timers = [loop.call_at(asked.deadline, self._close_rest)]
         if is_first:
-            self._spawn(self._stop_accepting())
+            self._spawn(stop_accepting(self.servers))
             self._spawn(self._await_quiet())
-        if "handover" == tier == self.tier:
-            if self.handover is None:
-                self.handover = Handover(loop, self._counted_hand_out)
-                for connection in self.server_state.connections:
-                    if hasattr(connection, "is_idle"):
-                        self.handover.offer(connection)  # type: ignore[arg-type]
+        if "handover" == asked.tier == self.tier:
+            self._set_outlet(Handover(loop, self._counted_hand_out))
+        else:
+            self._timers.append(loop.call_later(asked.linger, self._close_idle))
+            self._begin_lingering()
+
+    def _set_outlet(self, outlet: Handover | Closing | None) -> None:
+        if self.outlet is not None:
+            self.outlet.stop()
+        self.outlet = outlet
+        if outlet is not None:
+            for connection in self._open_connections():
+                if hasattr(connection, "is_idle"):
+                    outlet.offer(connection)
+
+    def _begin_lingering(self) -> None:
+        self._set_outlet(None)
+        if self._is_lingering:
             return
-        if self.handover is not None:
-            self.handover.stop()
-            self.handover = None
-        self._timers.append(loop.call_later(linger, self._close_idle))
-        if not self._is_lingering:
-            self._is_lingering = True
-            self.config.loaded_app = answering_close(self.config.loaded_app)
-            for connection in self.server_state.connections:
-                connection.app = self.config.loaded_app
-                self.lingered += 1
-
-    async def _stop_accepting(self) -> None:
-        """Close the listeners, after what was accepted from them has reached its protocol.
-
-        asyncio accepts in one turn of the loop and makes the transport in a later one. It cannot
-        make one for a listener that was closed between them, and drops the connection unsaid.
-        """
-        loop = asyncio.get_running_loop()
-        for server in self.servers:
-            for listener in server.sockets:
-                loop.remove_reader(listener.fileno())
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        for server in self.servers:
-            server.close()
+        self._is_lingering = True
+        self.config.loaded_app = answering_close(self.config.loaded_app)
+        for connection in self._open_connections():
+            self.lingered += 1
+            connection.app = self.config.loaded_app
+            if hasattr(connection, "announce_close"):
+                connection.announce_close()
 
     async def _await_quiet(self) -> None:
         quiet = 0
@@ -262,24 +260,24 @@ class RecyclingServer(uvicorn.Server):
         self._drained.set()
 
     def _is_busy(self) -> bool:
+        loop = asyncio.get_running_loop()
         return bool(
             self.server_state.connections
             or self.server_state.tasks
             or self._adopting
-            or (self.config.ssl and self._since_accept() < _HANDSHAKE)
+            or (self.config.ssl and loop.time() - self._accepted_at < _HANDSHAKE)
         )
 
     def _close_idle(self) -> None:
-        """The time to linger is over."""
-        for connection in list(self.server_state.connections):
-            if getattr(connection, "is_idle", False):
-                connection.transport.close()
-            elif not hasattr(connection, "is_idle") and _is_http(connection):
+        """The time to linger is over: what is idle now, or will be, is closed."""
+        self._set_outlet(Closing(asyncio.get_running_loop()))
+        for connection in self._open_connections():
+            if not hasattr(connection, "is_idle") and _is_http(connection):
                 connection.shutdown()
 
     def _close_rest(self) -> None:
         """The deadline: nothing is left open."""
-        for connection in list(self.server_state.connections):
+        for connection in self._open_connections():
             self.aborted += not getattr(connection, "is_idle", False)
             if _is_http(connection):
                 connection.transport.close()
@@ -290,7 +288,7 @@ class RecyclingServer(uvicorn.Server):
 
     def _cut(self) -> None:
         """What did not go on being asked."""
-        for connection in list(self.server_state.connections):
+        for connection in self._open_connections():
             connection.transport.abort()
         for task in list(self.server_state.tasks):
             task.cancel()
@@ -311,7 +309,7 @@ class RecyclingServer(uvicorn.Server):
                 ", ".join(problems),
             )
         if problems or not is_known(base):
-            config.loaded_app = counting_answers(config.loaded_app, self.answered)  # type: ignore[assignment]
+            config.loaded_app = counting_answers(config.loaded_app, self.answered)
             return
         config.http_protocol_class = recycling_protocol(base, self)
         if config.ssl is None:
@@ -320,23 +318,24 @@ class RecyclingServer(uvicorn.Server):
     def _new_protocol(self) -> Any:
         loop = asyncio.get_running_loop()
         self._accepted_at = loop.time()
-        return self.config.http_protocol_class(
+        make: Any = self.config.http_protocol_class
+        return make(
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
             _loop=loop,
         )
 
-    def _since_accept(self) -> float:
-        return asyncio.get_running_loop().time() - self._accepted_at
-
     def _counted_hand_out(self, descriptor: int) -> bool:
         sent = self._hand_out(descriptor)
         self.handed_over += sent
         return sent
 
-    def _spawn(self, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+    def _open_connections(self) -> list[Any]:
+        return list(self.server_state.connections)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)  # the loop itself holds it weakly
         task.add_done_callback(self._tasks.discard)
 

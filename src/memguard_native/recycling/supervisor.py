@@ -89,7 +89,8 @@ class Supervisor:
         settings: what its processes are told.
         listener: listens already; every process inherits it.
         given: the application as an object; None: by its import string.
-        workers, start, ready_timeout, hang_timeout, shutdown_delay, overlap, on_ready: see `recycling.run`.
+        workers, start, ready_timeout, hang_timeout, shutdown_delay, overlap, on_ready: see
+            `recycling.run`.
     """
 
     def __init__(

@@ -245,9 +245,9 @@ class Workforce:
             timeout = linger = max(settings.timeout_keep_alive, timeout)
         worker.state = WorkerState.draining
         worker.drained_for, worker.drain_at = reason, now
-        worker.kill_at = now + (
-            timeout + settings.kill_timeout if kill_after is None else kill_after
-        )
+        kill_at = now + (timeout + settings.kill_timeout if kill_after is None else kill_after)
+        # A second signal may have set an earlier time already.
+        worker.kill_at = kill_at if worker.kill_at is None else min(kill_at, worker.kill_at)
         worker.channel.send(
             Kind.drain,
             payload={

@@ -16,16 +16,20 @@ from pathlib import Path
 from tests.integration.recycling.zygote_program import receive_message, send_message
 
 SECONDS = 10.0
+IDLE_DRAIN = 0.06
+"""Seconds after which a drain has ended if nothing holds it up: three quiet ticks are 0.03."""
 
 
 class Zygote:
     """The process that forks the workers; one serves all tests of a module."""
 
-    def __init__(self) -> None:
+    def __init__(self, python_path: Path | None = None) -> None:
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         program = Path(__file__).with_name("zygote_program.py")
         self.process = subprocess.Popen(
-            [sys.executable, str(program), str(theirs.fileno())], pass_fds=[theirs.fileno()]
+            [sys.executable, str(program), str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "PYTHONPATH": str(python_path or "")},
         )
         theirs.close()
 
@@ -35,6 +39,7 @@ class Zygote:
 
     def fork(self, settings: dict, listener: socket.socket) -> Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 0)  # a few messages fill it
         send_message(self.channel, settings, [listener.fileno(), theirs.fileno()])
         theirs.close()
         answer, _ = receive_message(self.channel)
@@ -48,6 +53,7 @@ class Worker:
         self.ready = threading.Event()
         self.ended = threading.Event()
         self.stats: dict = {}
+        self.is_stopped = False
 
     def drain(self, tier="handover", linger=SECONDS, seconds=SECONDS) -> None:
         send_message(
@@ -59,12 +65,14 @@ class Worker:
         return self.stats
 
     def stop(self) -> None:
+        self.is_stopped = True
         os.kill(self.pid, signal.SIGSTOP)
         while Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2][0] != "T":
             time.sleep(0.001)
 
     def proceed(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
+        self.is_stopped = False
 
 
 class Service:
@@ -84,9 +92,14 @@ class Service:
         self.problem: BaseException | None = None
 
     def start(self) -> Worker:
+        worker = self.fork_heir()
+        assert worker.ready.wait(SECONDS)
+        return worker
+
+    def fork_heir(self) -> Worker:
+        """A worker that may not be ready yet, and gets what the others hand out."""
         worker = self._zygote.fork(self._settings, self.listener)
         self.workers.append(worker)
-        assert worker.ready.wait(SECONDS)
         return worker
 
     def client(self, context: ssl.SSLContext | None = None) -> Client:
@@ -98,7 +111,9 @@ class Service:
         self._stopping.set()
         self._relay.join(SECONDS)
         for worker in self.workers:
-            worker.control.close()
+            if worker.is_stopped:
+                worker.proceed()
+            worker.control.close()  # ends it
         for client in self.clients:
             client.socket.close()
         self.listener.close()

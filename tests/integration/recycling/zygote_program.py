@@ -81,9 +81,11 @@ async def big(receive, send):
 async def events(receive, send):
     headers = [(b"content-type", b"text/event-stream")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    while True:
+    await whole_body(receive)
+    gone = asyncio.ensure_future(receive())
+    while not gone.done():
         await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
-        await asyncio.sleep(0.02)
+        await asyncio.wait([gone], timeout=0.02)
 
 
 PATHS = {
@@ -106,15 +108,15 @@ def send_message(channel, message, descriptors=()):
 
 
 async def work(settings, listener, control):
-    sequence = 0
+    refused = 0
 
     def hand_out(descriptor):
-        nonlocal sequence
+        nonlocal refused
         try:
-            send_message(control, {"kind": "connection", "sequence": sequence}, [descriptor])
+            send_message(control, {"kind": "connection"}, [descriptor])
         except BlockingIOError:
+            refused += 1
             return False
-        sequence += 1
         return True
 
     async def on_startup():
@@ -151,13 +153,13 @@ async def work(settings, listener, control):
         await asyncio.sleep(0.001)
     send_message(control, {"kind": "ready"})
     await serving
-    send_message(control, {"kind": "ended", **stats()})
+    send_message(control, {"kind": "ended", "refused": refused, **stats()})
 
 
 def main():
     # Before the fork, and here only: the test itself needs none of them.
     from uvicorn.protocols.http import h11_impl, httptools_impl  # noqa: F401
-    from uvicorn.protocols.websockets import websockets_sansio_impl  # noqa: F401
+    from uvicorn.protocols.websockets import auto  # noqa: F401
 
     channel = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -83,6 +83,16 @@ def life_of_a_monitor() -> None:
     monitor.stop()
 
 
+def work() -> None:
+    SEGMENT.begin_worker(1, predecessor=2)
+    SEGMENT.set_worker_state("ready")
+    SEGMENT.beat_loop()
+    SEGMENT.tell_work(requests=1, in_flight=1, connections=1, inputs=1, tokens=1)
+    SEGMENT.tell_memory(private_bytes=1, own_bytes=1)
+    SEGMENT.tell_forecast(1.0)
+    SEGMENT.workers()
+
+
 def track() -> None:
     with LOAD.track(2.0) as tracked:
         tracked.add(3.0)
@@ -136,8 +146,16 @@ CASES: dict[str, tuple[Callable[[], object], int]] = {
     ),
     "predecessor": (lambda: find_learnt(SEGMENT), 3000),
     "requests and limit": (
-        lambda: (SEGMENT.add_requests(1), SEGMENT.set_memory_limit(1)),
+        lambda: (SEGMENT.set_requests(1), SEGMENT.set_memory_limit(1)),
         20000,
+    ),
+    "worker": (work, 3000),
+    "worker that is refused": (
+        lambda: (
+            refused(lambda: SEGMENT.set_worker_state("lazy")),
+            refused(lambda: SEGMENT.tell_forecast(-1.0)),
+        ),
+        5000,
     ),
     "load": (track, 10000),
     "life of a load": (Load, 5000),

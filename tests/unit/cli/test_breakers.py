@@ -123,7 +123,7 @@ def test_json_has_the_memory_history_of_workers(capsys):
 
 def test_json_and_page_have_what_a_worker_has_learnt(capsys):
     core = attach().core
-    core.add_requests(41)
+    core.set_requests(41)
     keep_learnt(core, Learnt(state="alert", rate_mb_per_hour=12.0, mb_per_1000_requests=0.5))
     assert main(["breakers", "--json"]) == 0
     (worker,) = json.loads(capsys.readouterr().out)["workers"]

@@ -118,14 +118,17 @@ def test_a_keeper_finds_first_and_keeps_then():
     assert learnt_of(attach().core, 0).rate_mb_per_hour == 23.5
 
 
-def test_a_keeper_tells_requests_as_they_grow_and_begins_anew_in_a_child():
+def test_a_keeper_tells_requests_as_they_grow_and_begins_anew_with_the_slot_of_a_child():
     keep = keeper(None)
     keep.tell_requests(10)
     keep.tell_requests(15)
     (worker,) = attach().core.workers()
     assert worker["requests"] == 15
+    core = attach().core
+    core.release_slot()
+    core.claim_slot(os.stat("/proc/self/ns/pid").st_ino)
     keep.tell_requests(4)  # the counter of a forked child began at 0
-    (worker,) = attach().core.workers()
+    (worker,) = core.workers()
     assert worker["requests"] == 19
 
 
