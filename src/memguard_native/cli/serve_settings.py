@@ -239,7 +239,7 @@ UVICORN = (
     Setting(
         "--limit-concurrency",
         "limit_concurrency",
-        whole,
+        optional(whole),
         "more at once are answered by 503",
         "N",
         "none",
