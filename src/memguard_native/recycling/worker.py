@@ -184,9 +184,7 @@ class Worker:
             logger.exception("worker %d failed", self._place.number)
             return self._fail(error)
         finally:
-            self.memory.stop()
-            if self._watchdog is not None:
-                self._watchdog.stop()
+            self.memory.stop()  # the watchdog goes on: the end can hang as well
         server = self._server
         self._segment.core.set_worker_state("ended")
         self._channel.send(
@@ -370,7 +368,10 @@ class Worker:
             return
 
         def accepted() -> None:
-            self._channel.send(Kind.adopted, seq=frame.seq)
+            # Before a byte of it is read, and never kept back: if this process died meanwhile,
+            # another worker would get a stream that was read from.
+            if not self._channel.send_now(Kind.adopted, seq=frame.seq):
+                raise BlockingIOError
 
         self._server.adopt(frame.descriptor, accepted)
 
