@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 
 import pytest
 
@@ -103,6 +105,23 @@ def test_a_stopped_one_is_found_and_named_as_such(start):
     (path,) = find_supervisors("shop")
     with pytest.raises(SupervisorError, match=rf"no answer within 0\.2 s; .*{stopped.pid}"):
         ask(path, {}, timeout=0.2)
+
+
+def test_a_stopped_one_that_many_wait_for_is_found_and_named_as_such(start):
+    stopped = start("shop")
+    stopped.send_signal(signal.SIGSTOP)
+    (path,) = find_supervisors("shop")
+    with ExitStack() as waiting:
+        for _ in range(100):
+            client = waiting.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            if client.connect_ex(str(path)) == errno.EAGAIN:
+                break
+        else:
+            raise AssertionError("the queue has no end")
+        assert find_supervisors("shop") == [path]
+        with pytest.raises(SupervisorError, match=rf"no answer .*{stopped.pid}"):
+            ask(path, {}, timeout=0.2)
 
 
 def test_other_files_are_no_supervisors(segment_directory):
