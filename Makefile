@@ -24,13 +24,15 @@ sanitizers:
 ready:
 	$(MAKE) --jobs=1 lint $(STAMPS)/build $(STAMPS)/test $(STAMPS)/ujson $(STAMPS)/uvicorn-oldest $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench types
 
-unit: $(STAMPS)/build $(STAMPS)/test $(STAMPS)/uvicorn-oldest
+unit: $(STAMPS)/build $(STAMPS)/test
 	$(BIN)/python -m pytest tests/unit tests/model tests/test_architecture.py
 
 # All that runs without the GIL. PYTHON: a free-threaded CPython, made as docs/free-threading.md says.
-# Left out: the embedding server, whose libraries have no wheels for it, and the counts of instructions.
+# Left out: the embedding server and httptools, whose libraries have no wheels for it, and the counts of
+# instructions.
 FREETHREADED := .venv-freethreaded
-NEEDS_GIL    := tests/unit/embedding tests/unit/cli/test_embed.py tests/stress/test_instruction_budget.py
+NEEDS_GIL    := tests/unit/embedding tests/unit/cli/test_embed.py tests/stress/test_instruction_budget.py \
+	tests/unit/recycling/test_contract.py $(wildcard tests/unit/recycling/test_server*.py)
 test-freethreaded:
 	@$(PYTHON) -c 'import sysconfig, sys; sys.exit(not sysconfig.get_config_var("Py_GIL_DISABLED"))' || \
 		{ echo "$(PYTHON) is no free-threaded CPython: see docs/free-threading.md" >&2; exit 2; }
@@ -109,7 +111,7 @@ $(STAMPS)/tools: $(STAMPS)/venv pyproject.toml
 	@touch $@
 
 $(STAMPS)/build: $(STAMPS)/tools $(SOURCES) | compiler
-	$(BIN)/python -m pip install --quiet --no-build-isolation --config-settings=cmake.define.MEMGUARD_WERROR=ON ".[embed,mcp]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --config-settings=cmake.define.MEMGUARD_WERROR=ON ".[serve,embed,mcp]"
 	@touch $@
 
 $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/types $(STAMPS)/bench: $(STAMPS)/%: $(STAMPS)/tools

@@ -126,7 +126,7 @@ def running(directory, configuration, app=SYNC, workers=2, starts=None):
     ):
         service = Gunicorn(process, directory)
         try:
-            wait_until(log.exists, lambda: (directory / "stderr").read_text())
+            wait_until(log.exists, (directory / "stderr").read_text)
             service.wait_for(r"Listening at: http://\S+")
             service.url = re.search(r"Listening at: (http://\S+)", service.log())[1]
             service.wait_for(r"application of \d+ started", starts or workers)
@@ -255,6 +255,7 @@ def refused(tmp_path, configuration, *command, **environment):
     (tmp_path / "gunicorn.conf.py").write_text(configuration)
     done = subprocess.run(
         [sys.executable, "-m", "gunicorn", "gunicorn_app:make_wsgi()", *command],
+        check=False,
         cwd=tmp_path,
         env={
             **os.environ,
@@ -286,7 +287,10 @@ def test_the_module_can_be_the_configuration(tmp_path):
 
 
 def test_a_hook_that_hides_ours_ends_gunicorn_at_its_start(tmp_path):
-    hidden = "\nbind = '127.0.0.1:0'\ncontrol_socket_disable = True\ndef pre_fork(server, worker): pass\n"
+    hidden = (
+        "\nbind = '127.0.0.1:0'\ncontrol_socket_disable = True\n"
+        "def pre_fork(server, worker): pass\n"
+    )
     told = refused(tmp_path, limited() + hidden)
     assert "pre_fork must call memguard_native.integrations.gunicorn.pre_fork as well" in told
 

@@ -8,10 +8,27 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from memguard_native.cli.serve_settings import (
+    POLICY,
+    REPLACEMENT,
+    WORKERS,
+    look_at_web_concurrency,
+)
+from memguard_native.cli.settings import SettingsFormatter, add_settings, read_settings
+
 if TYPE_CHECKING:
     from memguard_native.embedding.config import EmbeddingConfig
 
 _INSTALL = "pip install 'memguard-native[embed]'"
+
+
+class _Formatter(SettingsFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Those of `serve` tell their defaults themselves."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None:
+            return action.help
+        return super()._get_help_string(action)
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,7 +38,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="serve an embedding model to OpenAI's clients",
         description="Serve an embedding model over OpenAI's HTTP interface (POST /v1/embeddings), "
         "with its memory watched and its backend behind a circuit breaker.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog="Each option of the last two groups has an environment variable, as with `memguard "
+        "serve`: --max-memory is MEMGUARD_MAX_MEMORY.",
+        formatter_class=_Formatter,
+        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--model", metavar="PATH|ID", help="directory or Hugging Face id (default: MiniLM)")
@@ -36,6 +56,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--no-truncate", action="store_true", help="refuse inputs that are too long")
     add("--mapped-weights", action="store_true", help="compute on the mapped file (less memory)")
     add("--compute-threads", metavar="N", type=int, default=1, help="threads that compute")
+    add_settings(parser, "workers", [WORKERS])
+    add_settings(parser, *REPLACEMENT)
     add("-v", "--verbose", action="store_true", help="log more, and show tracebacks")
     parser.set_defaults(run=run)
 
@@ -53,15 +75,25 @@ def run(options: argparse.Namespace) -> int:
         stream=sys.stderr,
     )
     config = _config(options)
+    given = read_settings([WORKERS, *POLICY], options, os.environ)
+    look_at_web_concurrency(given, os.environ)
     try:
         from memguard_native.embedding.server import serve
+        from memguard_native.recycling.policy import RecyclePolicy
 
-        serve(config, host=options.host, port=options.port, announce=_announce)
+        with given.named():
+            return serve(
+                config,
+                host=options.host,
+                port=options.port,
+                announce=_announce,
+                policy=RecyclePolicy(**given.pick(POLICY)),
+                workers=given.values.get("workers", 1),
+            )
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("memguard_native"):
             raise
         raise ModuleNotFoundError(f"{error.name} is missing; run `{_INSTALL}`") from error
-    return 0
 
 
 def _config(options: argparse.Namespace) -> EmbeddingConfig:
@@ -81,10 +113,11 @@ def _config(options: argparse.Namespace) -> EmbeddingConfig:
     )
 
 
-def _announce(name: str, dimensions: int, url: str) -> None:
+def _announce(name: str, dimensions: int | None, url: str) -> None:
     body = f'{{"model": "{name}", "input": "hello"}}'
+    size = "" if dimensions is None else f" ({dimensions} dimensions)"
     print(
-        f"Serving {name} ({dimensions} dimensions) at {url}/v1; try: "
+        f"Serving {name}{size} at {url}/v1; try: "
         f"curl {url}/v1/embeddings -H 'Content-Type: application/json' -d '{body}'",
         flush=True,
     )

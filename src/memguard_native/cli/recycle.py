@@ -15,6 +15,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "recycle",
         help="replace a worker of memguard serve, or all, one after the other",
+        usage="memguard recycle [OPTIONS] NUMBER | --all",
         description="Have a worker replaced, or all of them, one after the other. It returns at "
         "once; memguard workers shows how it goes.",
         epilog="Exit codes: 0 asked, 1 no supervisor, no such worker or no answer, 2 wrong usage.",

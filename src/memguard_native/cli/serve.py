@@ -17,8 +17,9 @@ from memguard_native.cli.serve_settings import (
     SERVICE,
     TIMES,
     UVICORN,
+    look_at_web_concurrency,
 )
-from memguard_native.cli.settings import SettingsFormatter, add_settings, read_settings, whole
+from memguard_native.cli.settings import SettingsFormatter, add_settings, read_settings
 
 if TYPE_CHECKING:
     from memguard_native.cli.settings import Given
@@ -58,9 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
     _check_app(options.app)
     given = read_settings([*ALL, PASSWORD], options, os.environ)
-    if "workers" not in given.values and os.environ.get("WEB_CONCURRENCY"):
-        given.values["workers"] = whole("WEB_CONCURRENCY", os.environ["WEB_CONCURRENCY"])
-        given.origins["workers"] = "WEB_CONCURRENCY"
+    look_at_web_concurrency(given, os.environ)
     further = _further(given)
     _check_uvicorn()
     _configure_logging(given.values.get("log_level", "info"))

@@ -5,9 +5,11 @@ Defaults are those of `recycling.run`, of `RecyclePolicy` and of uvicorn: here t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from memguard_native.cli.settings import (
+    Given,
     Setting,
     duration,
     memory,
@@ -155,6 +157,15 @@ POLICY = (
         "N",
         "1",
     ),
+    Setting("--min-interval", "min_interval", duration, "between two replacements", "TIME", "1s"),
+    Setting(
+        "--min-lifetime",
+        "min_lifetime",
+        duration,
+        "a worker younger than this stays",
+        "TIME",
+        "5s",
+    ),
     Setting("--dry-run", "dry_run", yes_or_no, "only say which would be replaced", None, "no"),
 )
 TIMES = (
@@ -228,7 +239,7 @@ UVICORN = (
     Setting(
         "--limit-concurrency",
         "limit_concurrency",
-        whole,
+        optional(whole),
         "more at once are answered by 503",
         "N",
         "none",
@@ -264,12 +275,22 @@ UVICORN = (
 PASSWORD = Setting("--ssl-keyfile-password", "ssl_keyfile_password", text, "of --ssl-keyfile")
 """Never a flag: everybody sees the arguments of a process."""
 
+WORKERS = SERVICE[0]
+REPLACEMENT = ("when a worker is replaced", POLICY)
 GROUPS = (
     ("the service", SERVICE),
     ("where it listens", PLACE),
-    ("when a worker is replaced", POLICY),
+    REPLACEMENT,
     ("times", TIMES),
     ("uvicorn", UVICORN),
 )
 """As --help shows them."""
+
 ALL = tuple(one for _, settings in GROUPS for one in settings)
+
+
+def look_at_web_concurrency(given: Given, environment: Mapping[str, str]) -> None:
+    """The number of workers as platforms give it to all servers, unless it is given otherwise."""
+    if "workers" not in given.values and environment.get("WEB_CONCURRENCY"):
+        given.values["workers"] = whole("WEB_CONCURRENCY", environment["WEB_CONCURRENCY"])
+        given.origins["workers"] = "WEB_CONCURRENCY"

@@ -21,6 +21,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "workers",
         help="show the workers of memguard serve, and which were replaced",
+        usage="memguard workers [OPTIONS]",
         description="Show the workers of each supervisor of this user and namespace, and which "
         "were replaced of late.",
         epilog="Exit codes: 0 success, 1 no supervisor or no answer, 2 wrong usage, 130 "

@@ -26,7 +26,7 @@ _UPGRADE = (
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: Y29udHJhY3QgY29udHJhYw==\r\n\r\n"
 )
 
-_OF_PARSER = ("on_message_begin", "on_headers_complete", "on_message_complete")
+_OF_PARSER: tuple[str, ...] = ("on_message_begin", "on_headers_complete", "on_message_complete")
 _ANSWERED = "on_response_complete"
 _METHODS = (
     "connection_made",

@@ -31,6 +31,7 @@ class Connection(Protocol):
     @property
     def is_idle(self) -> bool:
         """Nothing of a request or of an answer is in this process."""
+        ...
 
     def forget_timer(self) -> None:
         """Cancel the keep-alive timer."""

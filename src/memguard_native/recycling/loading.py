@@ -44,9 +44,8 @@ def load_objects(
     Raises ConfigError: an import string leads nowhere. What the application's code raises.
     """
     if app is None:
-        app = import_attribute("app", settings.app)
-        if settings.factory:
-            app = app()
+        imported = import_attribute("app", settings.app)
+        app = imported() if settings.factory else imported
     if preload is None and settings.preload is not None:
         preload = import_attribute("preload", settings.preload)
     if preload is not None:
@@ -104,7 +103,7 @@ async def _request(server: RecyclingServer, path: str) -> None:
         "server": ("127.0.0.1", 0),
         "state": dict(server.lifespan.state),
     }
-    await server.config.loaded_app(scope, receive, send)  # type: ignore[arg-type]
+    await server.config.loaded_app(scope, receive, send)
     if not 200 <= status < 400:
         raise RuntimeError(f"the warm-up request {path} was answered with {status or 'nothing'}")
 
@@ -168,4 +167,5 @@ def configure_logging(level: str | int | None) -> None:
         logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(process)d]: %(message)s")
     )
     package.addHandler(handler)
-    package.setLevel(level.upper() if isinstance(level, str) else level or logging.INFO)
+    known = "debug" if level == "trace" else level or "info"  # which only uvicorn has
+    package.setLevel(known.upper() if isinstance(known, str) else known)

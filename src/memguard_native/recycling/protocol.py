@@ -127,7 +127,6 @@ def _h11_protocol(base: Any, server: RecyclingServer) -> type:
             return (
                 self.conn.our_state is idle
                 and self.conn.their_state is idle
-                and (self.cycle is None or self.cycle.response_complete)
                 and not self.conn.trailing_data[0]
             )
 

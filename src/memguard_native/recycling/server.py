@@ -128,7 +128,6 @@ class RecyclingServer(uvicorn.Server):
         except BaseException:
             await self.lifespan.shutdown()
             raise
-        await self.on_tick(0)  # the first answer has a Date header, too
         loop = asyncio.get_running_loop()
         self.servers = [
             await loop.create_server(
@@ -245,7 +244,8 @@ class RecyclingServer(uvicorn.Server):
         if self._is_lingering:
             return
         self._is_lingering = True
-        self.config.loaded_app = answering_close(self.config.loaded_app)
+        app: Any = self.config.loaded_app
+        self.config.loaded_app = answering_close(app)
         for connection in self._open_connections():
             self.lingered += 1
             connection.app = self.config.loaded_app
@@ -309,7 +309,8 @@ class RecyclingServer(uvicorn.Server):
                 ", ".join(problems),
             )
         if problems or not is_known(base):
-            config.loaded_app = counting_answers(config.loaded_app, self.answered)
+            app: Any = config.loaded_app
+            config.loaded_app = counting_answers(app, self.answered)
             return
         config.http_protocol_class = recycling_protocol(base, self)
         if config.ssl is None:

@@ -104,9 +104,7 @@ class WorkerMemory:
     async def begin(self) -> None:
         """The application has started: what it has now is its baseline."""
         gc.collect()
-        own_bytes = (await asyncio.to_thread(memory_footprint)).uss_bytes
-        self._offset_bytes = _core.private_bytes() - own_bytes
-        self.watchdog.watch_memory(self._policy.hard_memory, self._offset_bytes)
+        await self._exact()
         self._tell()
 
     def start(self) -> None:
@@ -118,14 +116,6 @@ class WorkerMemory:
         """Watch no longer."""
         if self._monitor is not None:
             self._monitor.stop()
-
-    def request_begins(self) -> int:
-        """A request has begun; for `request_ends`."""
-        return self.monitor.load.requests.begin()
-
-    def request_ends(self, begun: int) -> None:
-        """That request has ended."""
-        self.monitor.load.requests.end(begun)
 
     def figures(self) -> dict[str, int]:
         """Own and private memory now."""
@@ -175,8 +165,10 @@ class WorkerMemory:
 
     async def _exact(self) -> int:
         """Own memory; what is read cheaply counts from there on."""
-        own_bytes = (await asyncio.to_thread(memory_footprint)).uss_bytes
-        self._offset_bytes = _core.private_bytes() - own_bytes
+        footprint = await asyncio.to_thread(memory_footprint)
+        private_bytes = _core.private_bytes()
+        own_bytes = private_bytes if footprint is None else footprint.uss_bytes
+        self._offset_bytes = private_bytes - own_bytes
         self.watchdog.watch_memory(self._policy.hard_memory, self._offset_bytes)
         return own_bytes
 

@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from memguard_native import segment
@@ -122,7 +123,7 @@ class Workforce:
         worker = WorkerProcess(place, channel, replaces=order.replaces, now=now)
         worker.zygote = zygote
         self.workers[worker.generation] = worker
-        self._watch.add(channel, lambda: self._on_readable(worker))
+        self._watch.add(channel, partial(self._on_readable, worker))
         with end:
             if zygote is not None:
                 if not zygote.fork(place, end):
@@ -137,7 +138,7 @@ class Workforce:
             os.close(pidfd)
             return
         worker.pid, worker.pidfd = pid, pidfd
-        self._watch.add(pidfd, lambda: self._on_gone(worker))
+        self._watch.add(pidfd, partial(self._on_gone, worker))
 
     # --- what they say --------------------------------------------------------------------------
 
@@ -357,7 +358,7 @@ class Workforce:
         """The relay has room again: hear those that had to wait."""
         for worker in self.workers.values():
             if worker.state is WorkerState.draining and worker.gone_at is None:
-                self._watch.add(worker.channel, lambda worker=worker: self._on_readable(worker))
+                self._watch.add(worker.channel, partial(self._on_readable, worker))
 
 
 def _is_there(pid: int) -> bool:

@@ -128,7 +128,7 @@ async def start_child(query, body):
     command = ["sleep", "1000"]
     if query.get("stubborn"):
         command = ["sh", "-c", "trap '' TERM; sleep 1000 & wait; sleep 1000"]
-    child = subprocess.Popen(command)  # noqa: ASYNC220
+    child = subprocess.Popen(command)
     return {"child": child.pid}
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-from tests.integration.recycling.service import Service, Zygote
+from tests.integration.recycling.service import OLDEST, Service, Zygote
 
-OLDEST = Path(sys.prefix) / "uvicorn-0.30.0"  # see the Makefile
 KINDS = [
     *[(None, loop, http) for loop in ("asyncio", "uvloop") for http in ("httptools", "h11")],
     (OLDEST, "asyncio", "httptools"),

@@ -18,7 +18,9 @@ def main() -> int:
     policy = recycling.RecyclePolicy(**arguments.pop("policy", {}))
     app = arguments.pop("app")
     if arguments.pop("as_object", False):
-        from application import app as app  # noqa: PLW0127
+        from application import app as given
+
+        app = given
     try:
         return recycling.run(
             app, policy=policy, port=0, on_ready=lambda url: print(url, flush=True), **arguments

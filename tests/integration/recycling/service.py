@@ -15,6 +15,8 @@ from pathlib import Path
 
 from tests.integration.recycling.zygote_program import receive_message, send_message
 
+OLDEST = Path(sys.prefix) / "uvicorn-0.30.0"
+"""The oldest uvicorn; `make .venv/.stamps/uvicorn-oldest` puts it there."""
 SECONDS = 10.0
 IDLE_DRAIN = 0.06
 """Seconds after which a drain has ended if nothing holds it up: three quiet ticks are 0.03."""
@@ -24,6 +26,7 @@ class Zygote:
     """The process that forks the workers; one serves all tests of a module."""
 
     def __init__(self, python_path: Path | None = None) -> None:
+        assert python_path is None or python_path.is_dir(), f"no {python_path}: see the Makefile"
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         program = Path(__file__).with_name("zygote_program.py")
         self.process = subprocess.Popen(
@@ -55,7 +58,7 @@ class Worker:
         self.stats: dict = {}
         self.is_stopped = False
 
-    def drain(self, tier="handover", linger=SECONDS, seconds=SECONDS) -> None:
+    def drain(self, tier="handover", linger=6 * SECONDS, seconds=6 * SECONDS) -> None:
         send_message(
             self.control, {"kind": "drain", "tier": tier, "linger": linger, "seconds": seconds}
         )

@@ -159,18 +159,24 @@ def test_requests_sent_in_the_very_turn_of_the_drain_are_answered(service, old):
     assert {client.ask().pid for client in clients} == {new.pid}
 
 
-def test_connections_that_arrive_in_the_very_turn_of_the_drain_are_answered(service, old):
+@pytest.mark.parametrize("which_is_first", ["drain", "connections"])
+def test_connections_that_arrive_in_the_very_turn_of_the_drain_are_answered(
+    service, old, which_is_first
+):
     service.client().ask()
     old.stop()
-    early = [service.client() for _ in range(5)]
-    for client in early:
-        client.send(request(b"early"))
-    old.drain()
-    silent = [service.client() for _ in range(5)]
+    if which_is_first == "drain":
+        old.drain()
+    clients = [service.client() for _ in range(10)]
+    for client in clients[:5]:
+        client.send(request(b"body"))
+    if which_is_first == "connections":
+        old.drain()
     service.fork_heir()
     old.proceed()
-    assert [client.answer().body for client in early] == [b"early"] * 5
-    assert [client.ask(b"late").body for client in silent] == [b"late"] * 5
+    for client in clients[5:]:
+        client.send(request(b"body"))
+    assert [client.answer().body for client in clients] == [b"body"] * 10
     assert old.wait_for_end()["aborted"] == 0
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -15,8 +17,10 @@ import pytest
 
 from memguard_native import CircuitBreaker, _core
 from memguard_native import segment as segments
+from memguard_native.cli import doctor
 from memguard_native.cli.main import main
 from memguard_native.memory.learnt import Learnt, keep_learnt
+from memguard_native.recycling import contract
 from memguard_native.segment import attach, path_of
 
 WORKER = """
@@ -26,6 +30,15 @@ attach(sys.argv[1])
 print("attached", flush=True)
 time.sleep(60)
 """
+
+
+@pytest.fixture(autouse=True)
+def groups(monkeypatch, tmp_path):
+    """Where control groups lie: none is known, so the system of the tests changes nothing."""
+    monkeypatch.setattr(doctor, "_CGROUPS", str(tmp_path / "groups"))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 524288))
+    (tmp_path / "groups").mkdir()
+    return tmp_path / "groups"
 
 
 @pytest.fixture
@@ -62,7 +75,7 @@ def test_segments_and_their_owners_are_shown(capsys):
 
 
 def test_programs_are_told_the_facts(killed, capsys):
-    (_, finding, _) = findings(capsys)[1]["findings"]
+    (_, finding, *_) = findings(capsys)[1]["findings"]
     facts = finding["facts"]
     (owner,) = facts.pop("owners")
     assert owner == {
@@ -112,7 +125,7 @@ def test_a_damaged_segment_is_serious_and_removed(killed, capsys):
         {
             **found,
             "removed": [str(killed)],
-            "findings": [found["findings"][0], found["findings"][-1]],
+            "findings": [found["findings"][0], *found["findings"][2:]],
         },
     )
 
@@ -142,7 +155,7 @@ def test_half_made_files_are_removed_when_they_are_old(killed, capsys):
     old.touch()
     os.utime(old, (0, 0))
     _, found = findings(capsys)
-    assert [one["subject"] for one in found["findings"]][2:-1] == [str(old)]
+    assert [one["subject"] for one in found["findings"]][2:-3] == [str(old)]
     assert str(old) in findings(capsys, "--clean")[1]["removed"]
     assert fresh.exists()
 
@@ -182,7 +195,7 @@ def test_a_damaged_file_that_was_kept_is_told_and_stays_beside_a_segment(killed,
 def test_what_lies_there_without_its_segment_is_removed(killed, capsys):
     killed.unlink()
     lock = killed.with_name(killed.name + ".lock")
-    assert [one["subject"] for one in findings(capsys)[1]["findings"]][1:-1] == [str(lock)]
+    assert [one["subject"] for one in findings(capsys)[1]["findings"]][1:-3] == [str(lock)]
     assert findings(capsys, "--clean")[1]["removed"] == [str(lock)]
     assert list(killed.parent.iterdir()) == []
 
@@ -222,10 +235,83 @@ def test_malloc_is_shown_by_its_name(monkeypatch, capsys, name, text):
     monkeypatch.setattr(_core, "allocator_name", lambda: name)
     code, found = findings(capsys)
     assert code == 0
-    finding = found["findings"][-1]
+    finding = found["findings"][-3]
     assert (finding["subject"], finding["text"]) == ("malloc", text)
     assert finding["facts"] == {"allocator": name}
     assert (finding["cure"] is not None) == (name == "unknown")
+
+
+@pytest.mark.parametrize(
+    ("limits", "text", "has_cure"),
+    [
+        ((1024, 524288), "1024 for a process, which may raise it to 524288", False),
+        ((1024, 1024), "1024 for a process, which may raise it to 1024", True),
+        ((4096, 4096), "4096 for a process, which may raise it to 4096", False),
+        ((1024, -1), "1024 for a process, which may raise it to any number", False),
+    ],
+)
+def test_too_few_descriptors_are_told(monkeypatch, capsys, limits, text, has_cure):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    code, found = findings(capsys)
+    finding = found["findings"][-2]
+    assert (code, finding["subject"], finding["text"]) == (0, "file descriptors", text)
+    assert (finding["cure"] is not None) == has_cure
+
+
+@pytest.mark.parametrize(
+    ("own", "where"), [("/", ""), ("/a", "a"), ("/a/b", "a"), ("/a/b", "a/b"), ("/../x", "")]
+)
+def test_a_group_that_is_killed_as_a_whole_is_told(monkeypatch, capsys, groups, own, where):
+    (groups / "a/b").mkdir(parents=True)
+    for path in (groups, groups / "a", groups / "a/b"):
+        (path / "memory.oom.group").write_text("0\n")
+    (groups / where / "memory.oom.group").write_text("1\n")
+    read = doctor._text
+    monkeypatch.setattr(
+        doctor,
+        "_text",
+        lambda path: f"4:memory:/y\n0::{own}\n" if path.name == "cgroup" else read(path),
+    )
+    code, found = findings(capsys)
+    finding = found["findings"][-2]
+    assert (code, finding["subject"]) == (0, str(groups / where / "memory.oom.group"))
+    assert "kills the supervisor along with its workers" in finding["text"]
+    assert "OOMPolicy=continue" in finding["cure"]
+
+
+def test_groups_beside_the_own_one_are_not_looked_at(monkeypatch, capsys, groups):
+    (groups / "b").mkdir()
+    (groups / "b/memory.oom.group").write_text("1\n")
+    read = doctor._text
+    monkeypatch.setattr(
+        doctor, "_text", lambda path: "0::/a\n" if path.name == "cgroup" else read(path)
+    )
+    assert "memory.oom.group" not in json.dumps(findings(capsys)[1])
+
+
+def test_uvicorn_has_what_handing_over_relies_on(capsys):
+    finding = findings(capsys)[1]["findings"][-1]
+    assert finding["subject"] == "uvicorn"
+    assert finding["facts"]["broken_hooks"] == []
+    assert finding["text"] == f"{finding['facts']['version']}, connections can be handed over"
+
+
+def test_a_uvicorn_that_has_changed_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(contract, "broken_hooks", lambda: ["H11Protocol.transport"])
+    code, found = findings(capsys)
+    assert code == 0
+    assert found["findings"][-1]["text"].endswith("not handed over: H11Protocol.transport")
+    assert "pip install 'memguard-native[serve]'" in found["findings"][-1]["cure"]
+
+
+def test_without_uvicorn_it_says_what_needs_it(monkeypatch, capsys):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "uvicorn" else real(name)
+    )
+    code, found = findings(capsys)
+    assert (code, found["findings"][-1]["text"]) == (0, "is not installed")
+    assert "memguard serve needs it" in found["findings"][-1]["cure"]
 
 
 def test_the_documented_lines_are_those_that_are_shown(killed, capsys):

@@ -38,7 +38,10 @@ class App:
 
 
 class Served:
-    """A server on a port of the kernel's choice, and what it called."""
+    """A server on a port of the kernel's choice, and what it called.
+
+    `next_owner` is the listener as the next worker has it.
+    """
 
     def __init__(self, app, http, **options):
         self.app = app
@@ -47,10 +50,10 @@ class Served:
         self.counted = 0
         self.at_startup = lambda: None
         self.listener = socket.create_server(("127.0.0.1", 0))
+        self.next_owner = self.listener.dup()
         self.port = self.listener.getsockname()[1]
-        config = uvicorn.Config(
-            app, http=http, log_config=None, access_log=False, lifespan="on", **options
-        )
+        options = {"timeout_keep_alive": 30, "lifespan": "on", **options}
+        config = uvicorn.Config(app, http=http, log_config=None, access_log=False, **options)
         self.server = RecyclingServer(
             config, hand_out=self._hand_out, on_startup=self._startup, on_request=self._count
         )
@@ -66,7 +69,7 @@ class Served:
     def _count(self):
         self.counted += 1
 
-    def drain(self, tier="handover", linger=10.0, seconds=10.0):
+    def drain(self, tier="handover", linger=60.0, seconds=60.0):
         deadline = asyncio.get_running_loop().time() + seconds
         self.server.drain(tier=tier, linger=linger, deadline=deadline)
 
@@ -75,6 +78,7 @@ class Served:
 
     def close(self):
         self.listener.close()
+        self.next_owner.close()
         for descriptor in self.handed_out:
             os.close(descriptor)
 
