@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from memguard_native.recycling.planner import Drain, Start, WorkerState
@@ -442,7 +444,7 @@ def test_a_storm_that_goes_on_is_told_again_after_a_quarter_of_an_hour():
         generation = fleet.recycle(generation)  # 101 s
         told_at += [fleet.now] * (len(fleet.texts("recycle_storm")) - len(told_at))
     assert len(told_at) >= 3
-    assert all(901 < after - before < 1100 for before, after in zip(told_at, told_at[1:]))
+    assert all(901 < after - before < 1100 for before, after in itertools.pairwise(told_at))
 
 
 def test_replacements_that_are_far_apart_are_no_storm():
