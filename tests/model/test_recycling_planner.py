@@ -64,6 +64,7 @@ class Service(RuleBasedStateMachine):
         self.recycled_for_memory_at: list[float] = []
         self.retiring: set[int] = set()
         self.samples: list[bool] = []
+        self.chosen: set[int] = set()  # for the memory of all
         self.sampled_at = -HOUR
         self.decide()
         self.fleet.is_ready(*self.fleet.views, own_bytes=100 * MIB)
@@ -210,7 +211,7 @@ class Service(RuleBasedStateMachine):
         self.recycled_at.append(now)
         if old.asked is None:
             assert reason is Reason.group
-            self.check_group()
+            self.check_group(old)
         else:
             assert reason is old.asked
         if reason in MEMORY_REASONS:
@@ -248,16 +249,19 @@ class Service(RuleBasedStateMachine):
             self.sampled_at = self.fleet.now
             self.samples.append(taken > GROUP_LIMIT)
 
-    def check_group(self) -> None:
-        """As many samples in a row as configured were above, since the last one was chosen."""
+    def check_group(self, chosen: WorkerView) -> None:
+        """For each that was chosen as many samples in a row as configured were above."""
         seen["group"] += 1
-        taken, row = self.fleet.group.taken_bytes, [True] * self.policy.confirm_samples
+        taken = self.fleet.group.taken_bytes
         assert self.policy.max_group_memory is not None
         assert taken is None or taken >= 0.9 * GROUP_LIMIT
-        assert any(
-            self.samples[index : index + len(row)] == row for index in range(len(self.samples))
-        )
-        self.samples.clear()
+        self.chosen.add(chosen.generation)
+        rows = above = 0
+        for is_above in self.samples:
+            above = above + 1 if is_above else 0
+            if above == self.policy.confirm_samples:
+                rows, above = rows + 1, 0
+        assert len(self.chosen) <= rows
 
     # --- in the end -----------------------------------------------------------------------------
 
