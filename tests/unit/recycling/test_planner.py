@@ -320,6 +320,16 @@ def test_one_at_a_time_retires_first_while_all_others_serve():
     assert fleet.decide() == [Drain(2, Reason.requests, retires_first=True)]
 
 
+def test_nobody_retires_first_while_another_one_drains():
+    fleet = Fleet(wanted=3, overlap=False).begin()
+    fleet.wanted = 2
+    fleet.decide()
+    fleet.asks(2)
+    assert fleet.decide(after=AGED) == []
+    fleet.ends(1)
+    assert fleet.decide() == [Drain(2, Reason.requests, retires_first=True)]
+
+
 def test_no_other_number_starts_for_one_that_retires():
     fleet = Fleet(wanted=3, overlap=False).begin()
     fleet.wanted = 2
