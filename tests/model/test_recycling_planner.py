@@ -176,11 +176,19 @@ class Service(RuleBasedStateMachine):
         seen.update(note.kind for note in plan.notes)
         fleet.done(plan)
         self.check_fleet(has_started=any(isinstance(one, Start) for one in plan.actions))
-        # Asked again, it has nothing new to say: notes are for occasions, not for turns.
+        # Asked again it has nothing new to do, and soon nothing to say: notes are for occasions.
+        assert self.asked_again() == ((), plan.is_hopeless)
+        told = len(fleet.notes)
+        self.asked_again()
+        assert len(fleet.notes) == told
+
+    def asked_again(self) -> tuple[tuple[Start | Drain, ...], bool]:
+        fleet = self.fleet
         again = fleet.planner.decide(
             fleet.now, fleet.wanted, list(fleet.views.values()), fleet.group
         )
-        assert again == ((), (), plan.is_hopeless)
+        fleet.notes += again.notes
+        return again.actions, again.is_hopeless
 
     def check_start(self, order: Start) -> None:
         holders = [view for view in self.of(*LIVE) if view.number == order.number]
