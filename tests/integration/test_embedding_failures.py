@@ -16,7 +16,7 @@ from memguard_native.embedding.config import EmbeddingConfig
 
 from ..unit.embedding.fakes import FakeBackend, loaded
 from ..unit.embedding.tiny import MAX_LENGTH, config, make_tiny_model, tokenizer, write_json
-from .servers import embed_process, served
+from .servers import served
 
 
 @pytest.fixture(scope="module")
