@@ -17,7 +17,7 @@ from typing import Any
 
 from memguard_native.recycling.messages import Channel, Kind, open_channel
 from memguard_native.recycling.planner import WorkerState, WorkerView
-from memguard_native.recycling.reasons import Reason
+from memguard_native.recycling.reasons import Reason, comes_before
 from memguard_native.recycling.settings import ServiceSettings, WorkerPlace
 from memguard_native.recycling.zygote import GivenObjects, Zygote, end_process
 
@@ -83,8 +83,8 @@ class WorkerProcess:
         )
 
     def wishes(self, reason: Reason, now: float, evidence: Mapping[str, Any]) -> None:
-        """It is to be replaced; the first reason counts."""
-        if self.wish is None:
+        """It is to be replaced; which reason counts: `reasons.comes_before`."""
+        if comes_before(reason, self.wish):
             self.wish, self.wish_at, self.evidence = reason, now, evidence
 
     def no_longer_wishes(self) -> None:

@@ -31,3 +31,12 @@ class Reason(StrEnum):
 MEMORY_REASONS = frozenset(
     {Reason.memory, Reason.group, Reason.ceiling, Reason.leak, Reason.forecast}
 )
+
+
+def comes_before(reason: Reason, asked: Reason | None) -> bool:
+    """Whether a worker that has asked to be replaced, or not, now asks for `reason`.
+
+    The first one counts. But what is asked for memory may be held back, for a limit that is too low
+    or for too many replacements, and must not hold up the others.
+    """
+    return asked is None or (asked in MEMORY_REASONS and reason not in MEMORY_REASONS)
