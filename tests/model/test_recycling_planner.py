@@ -64,6 +64,7 @@ class Service(RuleBasedStateMachine):
         self.recycled_for_memory_at: list[float] = []
         self.retiring: set[int] = set()
         self.samples: list[bool] = []
+        self.chosen: set[int] = set()  # for the memory of all
         self.sampled_at = -HOUR
         self.decide()
         self.fleet.is_ready(*self.fleet.views, own_bytes=100 * MIB)
@@ -85,6 +86,18 @@ class Service(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.fleet.now += seconds
         self.decide()
+
+    @rule(seconds=st.sampled_from([5.0, 10.0, 60.0]), own=st.sampled_from([None, 50, 300]))
+    def all_goes_well(self, seconds: float, own: int | None) -> None:
+        """Until nothing starts or drains any more."""
+        for _ in range(6):
+            for view in self.of(WorkerState.starting):
+                self.fleet.is_ready(view.generation, own_bytes=None if own is None else own * MIB)
+            for view in self.of(WorkerState.draining):
+                self.fleet.ends(view.generation)
+                self.retiring.discard(view.generation)
+            self.fleet.now += seconds
+            self.decide()
 
     @rule(pick=picks, own=st.sampled_from([None, 50, 100, 300]), all_of_them=st.booleans())
     @precondition(lambda self: self.has(WorkerState.starting))
@@ -163,11 +176,19 @@ class Service(RuleBasedStateMachine):
         seen.update(note.kind for note in plan.notes)
         fleet.done(plan)
         self.check_fleet(has_started=any(isinstance(one, Start) for one in plan.actions))
-        # Asked again, it has nothing new to say: notes are for occasions, not for turns.
+        # Asked again it has nothing new to do, and soon nothing to say: notes are for occasions.
+        assert self.asked_again() == ((), plan.is_hopeless)
+        told = len(fleet.notes)
+        self.asked_again()
+        assert len(fleet.notes) == told
+
+    def asked_again(self) -> tuple[tuple[Start | Drain, ...], bool]:
+        fleet = self.fleet
         again = fleet.planner.decide(
             fleet.now, fleet.wanted, list(fleet.views.values()), fleet.group
         )
-        assert again == ((), (), plan.is_hopeless)
+        fleet.notes += again.notes
+        return again.actions, again.is_hopeless
 
     def check_start(self, order: Start) -> None:
         holders = [view for view in self.of(*LIVE) if view.number == order.number]
@@ -210,7 +231,7 @@ class Service(RuleBasedStateMachine):
         self.recycled_at.append(now)
         if old.asked is None:
             assert reason is Reason.group
-            self.check_group()
+            self.check_group(old)
         else:
             assert reason is old.asked
         if reason in MEMORY_REASONS:
@@ -248,16 +269,19 @@ class Service(RuleBasedStateMachine):
             self.sampled_at = self.fleet.now
             self.samples.append(taken > GROUP_LIMIT)
 
-    def check_group(self) -> None:
-        """As many samples in a row as configured were above, since the last one was chosen."""
+    def check_group(self, chosen: WorkerView) -> None:
+        """For each that was chosen as many samples in a row as configured were above."""
         seen["group"] += 1
-        taken, row = self.fleet.group.taken_bytes, [True] * self.policy.confirm_samples
+        taken = self.fleet.group.taken_bytes
         assert self.policy.max_group_memory is not None
         assert taken is None or taken >= 0.9 * GROUP_LIMIT
-        assert any(
-            self.samples[index : index + len(row)] == row for index in range(len(self.samples))
-        )
-        self.samples.clear()
+        self.chosen.add(chosen.generation)
+        rows = above = 0
+        for is_above in self.samples:
+            above = above + 1 if is_above else 0
+            if above == self.policy.confirm_samples:
+                rows, above = rows + 1, 0
+        assert len(self.chosen) <= rows
 
     # --- in the end -----------------------------------------------------------------------------
 
@@ -286,10 +310,10 @@ def test_whatever_workers_do_the_planner_keeps_what_it_promises():
         Service, settings=settings(max_examples=300, stateful_step_count=50, deadline=None)
     )
     # Of each kind of decision enough that a broken promise would show.
-    for kind in ("start", "replacement", "relieved", "retires first", "surplus"):
-        assert seen[kind] > 100, seen
-    for kind in ("group", "dry_run", "retire_first", "no_room", "memory_recycles"):
-        assert seen[kind] > 3, seen
+    for kind in ("start", "replacement", "relieved", "retires first", "surplus", "dry_run"):
+        assert seen[kind] > 50, seen
+    for kind in ("group", "memory_recycles"):
+        assert seen[kind] > 2, seen
 
 
 def size(thing: object) -> int:

@@ -49,7 +49,6 @@ class MemoryRule:
             if own_bytes >= self._rearm_bytes:
                 return MemoryStep.nothing
             self._has_asked = False
-            self._above = 0
             return MemoryStep.vanished
         if own_bytes < self._rearm_bytes:
             self._may_trim = self._trim_first

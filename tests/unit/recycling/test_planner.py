@@ -48,6 +48,17 @@ def test_the_end_of_one_that_was_told_to_end_is_no_crash():
     assert starts(fleet.decide()) == [0]
 
 
+def test_a_worker_that_is_replaced_as_it_should_ends_the_row_of_crashes():
+    fleet = Fleet(wanted=1).begin()
+    for _ in range(3):
+        fleet.ends(fleet.newest)
+        fleet.decide(after=10.0)
+        fleet.is_ready(fleet.newest)
+    fleet.recycle(fleet.newest)
+    fleet.ends(fleet.newest)
+    assert starts(fleet.decide()) == [0]
+
+
 def test_a_worker_that_waits_for_its_start_does_not_keep_others_waiting():
     fleet = Fleet(wanted=3).begin()
     fleet.ends(1)
@@ -317,6 +328,16 @@ def test_one_at_a_time_retires_first_while_all_others_serve():
     assert starts(fleet.decide(after=AGED)) == [0]
     assert fleet.decide(after=AGED) == []
     fleet.is_ready(fleet.newest)
+    assert fleet.decide() == [Drain(2, Reason.requests, retires_first=True)]
+
+
+def test_nobody_retires_first_while_another_one_drains():
+    fleet = Fleet(wanted=3, overlap=False, rules={"max_concurrent": 2}).begin()
+    fleet.wanted = 2
+    fleet.decide()
+    fleet.asks(2)
+    assert fleet.decide(after=AGED) == []
+    fleet.ends(1)
     assert fleet.decide() == [Drain(2, Reason.requests, retires_first=True)]
 
 
