@@ -46,7 +46,8 @@ RowChoice SegmentHandle::rows() const noexcept {
 
 void SegmentHandle::claim_slot(std::uint64_t pid_namespace) noexcept {
     owner_ = ProcessOwner::self();
-    forks_ = fork_epoch();
+    // relaxed: whoever sees one of this and the row finds no slot yet
+    forks_.store(fork_epoch(), std::memory_order_relaxed);
     // relaxed: set when the segment was made
     const bool is_known =
         segment_.header().pid_namespace.load(std::memory_order_relaxed) == pid_namespace;

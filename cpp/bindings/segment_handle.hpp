@@ -32,7 +32,8 @@ class SegmentHandle {
     }
     // Whether the slot is this process's: right after a fork it is its parent's still.
     [[nodiscard]] bool has_slot() const noexcept {
-        return row() < kSlots && forks_ == fork_epoch();
+        // relaxed: changes only where this process takes a slot
+        return row() < kSlots && forks_.load(std::memory_order_relaxed) == fork_epoch();
     }
 
     // Takes a slot for this process; in a forked child another than the parent's. `pid_namespace`:
@@ -56,7 +57,7 @@ class SegmentHandle {
     std::atomic<std::uint32_t> row_{kOverflowRow};
     std::atomic<std::uint64_t> claim_{0};
     ProcessOwner owner_;
-    std::uint64_t forks_ = 0;  // fork_epoch() when the slot was taken
+    std::atomic<std::uint64_t> forks_{0};  // fork_epoch() when the slot was taken
 };
 
 [[nodiscard]] inline std::uint64_t value_of(const SharedWord& word) noexcept {

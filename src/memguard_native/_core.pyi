@@ -562,7 +562,7 @@ if sys.platform == "linux":
         def start(self) -> None:
             """Start the thread, once; it looks at once. Raises RuntimeError without a thread."""
         def stop(self) -> None:
-            """End the thread and wait for it; in a forked child, forget it. Idempotent and final."""
+            """End the thread and wait for it; in a forked child, forget it. Final."""
         def watch_memory(self, hard_bytes: int | None, offset_bytes: int) -> None:
             """Own memory, private_bytes() less `offset_bytes`, may be `hard_bytes`.
 

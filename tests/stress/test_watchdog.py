@@ -71,7 +71,7 @@ def end_of(pid: int) -> None:
 
 @pytest.mark.parametrize(
     "hold",
-    ["sum(range(150_000_000))", "ctypes.PyDLL(None).usleep(3_000_000)"],
+    ["sum(range(80_000_000))", "ctypes.PyDLL(None).usleep(1_500_000)"],
     ids=["a loop in C", "a call into C that keeps the GIL"],
 )
 def test_memory_over_the_ceiling_is_told_within_300_ms_while_the_gil_is_held(hold):

@@ -288,7 +288,7 @@ def ask(path: Path, request: dict[str, Any], timeout: float = TIMEOUT) -> dict[s
     """
     try:
         line = _exchange(path, json.dumps(request).encode() + b"\n", time.monotonic() + timeout)
-    except TimeoutError:
+    except (TimeoutError, BlockingIOError):  # the latter: so many others wait already
         cure = f"look at process {pid_of(path)}: it may be stopped, or its host is overloaded"
         raise SupervisorError(str(path), f"no answer within {timeout:g} s", cure) from None
     except OSError as error:

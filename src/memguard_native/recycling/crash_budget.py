@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 
 _EARLY = 60.0
-_LONGEST_WAIT = 60.0
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
 _MOST_ENDS = 20
 _PERIOD = 600.0
 
@@ -17,21 +17,28 @@ class CrashBudget:
     """Of all workers of a service, by their numbers."""
 
     def __init__(self) -> None:
-        self._streaks: dict[int, int] = {}
+        self._waits: dict[int, float] = {}  # of a number that goes on failing
         self._retry_at: dict[int, float] = {}
         self._ends: deque[float] = deque()
 
     def crashed(self, number: int, now: float, *, was_ready: bool, age: float) -> None:
         """A worker has ended that should not have, `age` seconds after it was ready or started."""
         is_early = not was_ready or age < _EARLY
-        streak = self._streaks.get(number, 0) + 1 if is_early else 1
-        self._streaks[number] = streak
-        # The first crash of one that served may be chance. One that never became ready will not
-        # become so at once.
-        doublings = streak - 2 if was_ready else streak - 1
-        wait = 0.0 if doublings < 0 else min(_LONGEST_WAIT, 2.0 ** min(doublings, 10))
+        last = self._waits.get(number) if is_early else None
+        if last is not None:
+            wait = min(_LONGEST_WAIT, max(_FIRST_WAIT, 2.0 * last))
+        else:
+            # The first crash of one that served may be chance. One that never became ready will
+            # not become so at once.
+            wait = 0.0 if was_ready else _FIRST_WAIT
+        self._waits[number] = wait
         self._retry_at[number] = now + wait
         self._ends.append(now)
+
+    def forget(self, number: int) -> None:
+        """A worker has ended as it was told to: what was before it is over."""
+        self._waits.pop(number, None)
+        self._retry_at.pop(number, None)
 
     def may_start(self, number: int, now: float) -> bool:
         """Whether a worker of this number may be started now."""

@@ -167,4 +167,5 @@ def configure_logging(level: str | int | None) -> None:
         logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(process)d]: %(message)s")
     )
     package.addHandler(handler)
-    package.setLevel(level.upper() if isinstance(level, str) else level or logging.INFO)
+    known = "debug" if level == "trace" else level or "info"  # which only uvicorn has
+    package.setLevel(known.upper() if isinstance(known, str) else known)

@@ -109,6 +109,10 @@ class Channel:
         self._waiting.append(encode(kind, seq=seq, arg=arg, payload=payload))
         self.flush()
 
+    def send_now(self, kind: Kind, *, seq: int = 0, arg: int = 0) -> bool:
+        """Send a frame now or not at all; whether it was sent, or has nobody to go to."""
+        return self.flush() and self._try_to_send(encode(kind, seq=seq, arg=arg))
+
     def flush(self) -> bool:
         """Send what waits; whether nothing does any more."""
         while self._waiting:

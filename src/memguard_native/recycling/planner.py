@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from memguard_native.recycling.crash_budget import CrashBudget
+from memguard_native.recycling.group_rule import GroupRule
 from memguard_native.recycling.policy import ResolvedPolicy
 from memguard_native.recycling.reasons import MEMORY_REASONS, Reason
 
@@ -108,10 +109,14 @@ class Planner:
         self._retiring: dict[int, int] = {}  # number: generation
         self._memory_starts: deque[float] = deque()
         self._starts: deque[float] = deque()
-        self._replaced_for_memory: dict[int, float] = {}  # number: when
-        self._above = 0
-        self._next_look_at = 0.0
-        self._group_victim: int | None = None
+        self._storm_told_at = -float("inf")
+        self._replaced_for_memory: set[int] = set()  # numbers
+        self._group_rule = GroupRule(
+            policy.max_group_memory,
+            confirm_samples=policy.confirm_samples,
+            hysteresis=policy.hysteresis,
+            sample_interval=policy.sample_interval,
+        )
         self._told: dict[tuple[str, int | None], object] = {}
 
     def ended(self, number: int, now: float, *, crashed: bool, was_ready: bool, age: float) -> None:
@@ -121,6 +126,8 @@ class Planner:
         """
         if crashed:
             self._crashes.crashed(number, now, was_ready=was_ready, age=age)
+        else:
+            self._crashes.forget(number)
 
     def decide(self, now: float, wanted: int, views: Sequence[WorkerView], group: Group) -> Plan:
         """What to do now, with `wanted` workers."""
@@ -155,8 +162,7 @@ class Planner:
         for view in holders:
             if len(turn.held) <= turn.wanted or len(turn.ready) <= turn.wanted:
                 return
-            if view.replaces not in turn.alive:  # else both have one number
-                turn.drain(view, None)
+            turn.drain(view, None)
 
     # --- workers that start ---------------------------------------------------------------------
 
@@ -164,18 +170,19 @@ class Planner:
         for number, generation in list(self._retiring.items()):
             if generation not in turn.by_generation:
                 del self._retiring[number]
-        missing = turn.wanted - len(turn.held)
+        # A retiring one is missed when it has ended; until then nobody starts for it.
+        taken = turn.held | self._retiring.keys()
+        missing = turn.wanted - len(taken)
         number = 0
         while missing > 0:
-            if number not in turn.held:
+            if number not in taken:
                 missing -= 1
-                may_start = self._crashes.may_start(number, turn.now)
-                if number not in self._retiring and may_start and self._has_place(turn):
+                if self._crashes.may_start(number, turn.now) and self._has_place(turn):
                     turn.start(Start(number, None, None))
             number += 1
 
-    def _has_place(self, turn: _Turn) -> bool:
-        return turn.processes < turn.wanted + self._policy.max_concurrent
+    def _has_place(self, turn: _Turn, *, reserved: int = 0) -> bool:
+        return turn.processes + reserved < turn.wanted + self._policy.max_concurrent
 
     def _start_replacements(self, turn: _Turn) -> None:
         for view in self._candidates(turn):
@@ -186,7 +193,11 @@ class Planner:
                 text = f"worker {view.number} would be replaced: {reason} (dry run)"
                 self._tell(turn, "dry_run", view.number, text, (view.generation, reason))
                 continue
-            if not self._has_place(turn) or turn.now - self._started_at < self._policy.min_interval:
+            # Those that wait for their start after a crash keep their places.
+            reserved = max(0, turn.wanted - len(turn.held))
+            if not self._has_place(turn, reserved=reserved):
+                return
+            if turn.now - self._started_at < self._policy.min_interval:
                 return
             self._replace(view, reason, turn)
 
@@ -197,12 +208,15 @@ class Planner:
             for view in turn.ready
             if self._reason_of(view) is not None and not turn.has_replacement(view)
         ]
-        return sorted(asking, key=lambda view: view.asked_at or turn.now)
+        return sorted(asking, key=self._waits_since)
+
+    def _waits_since(self, view: WorkerView) -> float:
+        return self._group_rule.chosen_at if view.asked_at is None else view.asked_at
 
     def _reason_of(self, view: WorkerView) -> Reason | None:
         if view.asked is not None:
             return view.asked
-        return Reason.group if view.generation == self._group_victim else None
+        return Reason.group if view.generation == self._group_rule.chosen else None
 
     def _is_allowed(self, view: WorkerView, reason: Reason, turn: _Turn) -> bool:
         assert view.ready_at is not None
@@ -240,9 +254,9 @@ class Planner:
         else:
             self._retiring[view.number] = view.generation
             turn.drain(view, reason, retires_first=True)
-            if self._overlap:
-                text = f"worker {view.number} ends before its replacement starts: there is no room"
-                self._tell(turn, "retire_first", view.number, text, view.generation)
+            why = "there is no room for both" if self._overlap else "overlap=False"
+            text = f"worker {view.number} ends before its replacement starts ({reason}): {why}"
+            self._tell(turn, "retire_first", view.number, text, view.generation)
         self._note_start(view, reason, turn)
 
     def _has_room(self, view: WorkerView, group: Group) -> bool:
@@ -252,47 +266,40 @@ class Planner:
 
     def _note_start(self, view: WorkerView, reason: Reason, turn: _Turn) -> None:
         self._started_at = turn.now
-        self._starts.append(turn.now)
-        while turn.now - self._starts[0] > _STORM_PERIOD:
-            self._starts.popleft()
-        if len(self._starts) > _STORM_PER_WORKER * turn.wanted:
-            text = f"{len(self._starts)} replacements within 15 minutes: is a limit too low?"
-            self._tell(turn, "recycle_storm", None, text, int(turn.now // _STORM_PERIOD))
+        self._watch_for_storm(turn)
         if reason not in MEMORY_REASONS:
+            self._replaced_for_memory.discard(view.number)
             return
         self._memory_starts.append(turn.now)
         assert view.ready_at is not None
-        before = self._replaced_for_memory.get(view.number)
-        if before is not None and turn.now - view.ready_at < _AGAIN:
+        age = turn.now - view.ready_at
+        if view.number in self._replaced_for_memory and age < _AGAIN:
             text = (
                 f"replacing worker {view.number} does not help: {reason} again, "
-                f"{turn.now - view.ready_at:.0f} s after it was ready"
+                f"{age:.0f} s after it was ready"
             )
             self._tell(turn, "recycling_does_not_help", view.number, text, view.generation)
-        self._replaced_for_memory[view.number] = turn.now
+        self._replaced_for_memory.add(view.number)
+
+    def _watch_for_storm(self, turn: _Turn) -> None:
+        most = _STORM_PER_WORKER * turn.wanted
+        self._starts.append(turn.now)
+        while len(self._starts) > most + 1 or turn.now - self._starts[0] > _STORM_PERIOD:
+            self._starts.popleft()
+        if len(self._starts) > most and turn.now - self._storm_told_at > _STORM_PERIOD:
+            self._storm_told_at = turn.now
+            text = f"more than {most} replacements within 15 minutes: is a limit too low?"
+            turn.notes.append(Note("recycle_storm", None, text))
 
     # --- memory ---------------------------------------------------------------------------------
 
     def _look_at_group(self, turn: _Turn) -> None:
-        limit, taken = self._policy.max_group_memory, turn.group.taken_bytes
-        if limit is None or taken is None:
-            return
-        if taken < limit * self._policy.hysteresis:
-            self._group_victim = None
-        if turn.now < self._next_look_at:
-            return
-        self._next_look_at = turn.now + self._policy.sample_interval
-        self._above = self._above + 1 if taken > limit else 0
-        if self._above < self._policy.confirm_samples:
-            return
-        self._above = 0
-        grown = [
-            (view.own_bytes - view.ready_bytes, view.generation)
+        growth = {
+            view.generation: view.own_bytes - view.ready_bytes
             for view in turn.ready
             if view.own_bytes is not None and view.ready_bytes is not None
-        ]
-        if grown and self._group_victim not in turn.by_generation:
-            self._group_victim = max(grown)[1]
+        }
+        self._group_rule.look(turn.now, turn.group.taken_bytes, growth, turn.by_generation)
 
     def _is_over_from_the_start(self, view: WorkerView) -> bool:
         limit = self._policy.max_memory

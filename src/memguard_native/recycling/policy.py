@@ -72,6 +72,15 @@ class RecyclePolicy:
                 raise ConfigError(name, value, allowed)
         for name in _MEMORY:
             _parsed(name, getattr(self, name))
+        # A size and a share can be compared where the limit is known: see `resolved()`.
+        for soft, hard in zip(
+            _parsed("max_memory", self.max_memory),
+            _parsed("hard_memory", self.hard_memory),
+            strict=True,
+        ):
+            if soft is not None and hard is not None and hard <= soft:
+                allowed = f"must be above max_memory, which is {self.max_memory!r}"
+                raise ConfigError("hard_memory", self.hard_memory, allowed)
 
     def resolved(
         self, *, workers: int, limit_bytes: int | None, cgroup_limit_bytes: int | None
@@ -135,15 +144,16 @@ def _parsed(name: str, value: object) -> tuple[int | None, float | None]:
     """Bytes, or a share; both None: no limit. Raises ConfigError."""
     if value is None:
         return None, None
+    share = value
     if isinstance(value, str):
         found = _SHARE.fullmatch(value.strip())
         if found is None:
             return parse_size(value, field=name), None
-        value = float(found[1]) / 100.0
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value, None
-    if isinstance(value, float) and 0.0 < value <= 1.0:
-        return None, value
+        share = float(found[1]) / 100.0
+    if isinstance(share, int) and not isinstance(share, bool) and share > 0:
+        return share, None
+    if isinstance(share, float) and 0.0 < share <= 1.0:
+        return None, share
     raise ConfigError(name, value, _SIZES)
 
 
@@ -152,7 +162,10 @@ def _bytes_of(name: str, value: object, limit_bytes: int | None, parts: int) -> 
     if share is None:
         return amount
     if limit_bytes is None:
-        allowed = "must be a size: no limit is known that it could be a share of (MEMGUARD_LIMIT)"
+        allowed = (
+            'must be a size such as "512MiB", or MEMGUARD_LIMIT be set: no limit is known that it '
+            "could be a share of"
+        )
         raise ConfigError(name, value, allowed)
     return int(share * limit_bytes / parts)
 

@@ -15,6 +15,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -155,7 +156,7 @@ def run(
     listener = None if uds or fd is not None else inherited_listener()
     if listener is None:
         listener = open_listener(host=host, port=port, uds=uds, fd=fd, backlog=BACKLOG)
-    return Supervisor(
+    supervisor = Supervisor(
         settings,
         listener,
         given,
@@ -166,7 +167,13 @@ def run(
         shutdown_delay=shutdown_delay,
         overlap=overlap,
         on_ready=on_ready,
-    ).run()
+    )
+    try:
+        return supervisor.run()
+    finally:
+        if uds is not None:
+            with suppress(OSError):
+                os.unlink(uds)
 
 
 def _check_system() -> None:

@@ -136,7 +136,7 @@ class Supervisor:
         )
         self._planner = Planner(settings.policy, overlap=overlap)
         self._manager = ServiceManager()
-        self.url = url_of(listener)
+        self.url = url_of(listener, is_tls="ssl_certfile" in settings.uvicorn_options)
         self.started_at = self._last_tick = clock()
         self._ticks = 0
         self._group = read_group()
@@ -281,15 +281,23 @@ class Supervisor:
 
     def _fail_with(self, config_error: list[str]) -> None:
         field, value, allowed = config_error
-        self._failure = ConfigError(field, _Shown(value), allowed)
-        self._give_up(str(self._failure))
+        self._refuse(ConfigError(field, _Shown(value), allowed))
+
+    def _refuse(self, error: ConfigError) -> None:
+        """`run()` raises it once all have ended."""
+        if self._exit_code is None and not self._is_stopping:
+            self._failure = error
+            self._end_all()
 
     def _give_up(self, why: str) -> None:
         if self._exit_code is None and not self._is_stopping:
             logger.error("%s", why)
-            self._final_code = 1
-            self._is_stopping = True
-            self._drain_all(self.clock(), timeout=0.0)
+            self._end_all()
+
+    def _end_all(self) -> None:
+        self._final_code = 1
+        self._is_stopping = True
+        self._drain_all(self.clock(), timeout=0.0)
 
     # --- the zygote -----------------------------------------------------------------------------
 
@@ -335,12 +343,8 @@ class Supervisor:
             self.template.spawn_instead(zygote)
             return
         self.template.drop(zygote)
-        self._failure = ConfigError(
-            "start",
-            "zygote",
-            f"must be 'spawn' for this application, and an import string: {hazard}",
-        )
-        self._give_up(str(self._failure))
+        allowed = f"must be 'spawn' for this application, and an import string: {hazard}"
+        self._refuse(ConfigError("start", "zygote", allowed))
 
     # --- what people want -----------------------------------------------------------------------
 

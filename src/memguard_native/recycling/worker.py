@@ -16,6 +16,7 @@ import os
 import random
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -109,6 +110,7 @@ class Worker:
         self._started_at = time.monotonic()
         self._ready_at: float | None = None
         self._limits = draw_limits(settings.policy, random.Random())
+        self._request_limit = self._limits.requests or sys.maxsize
         self._counting = threading.Lock()
         self._inputs = self._tokens = 0
         self._wish: Reason | None = None
@@ -128,17 +130,25 @@ class Worker:
         with self._counting:
             self._inputs += inputs
             self._tokens += tokens
+        limits = self._limits
+        if self._inputs >= (limits.inputs or sys.maxsize) or self._tokens >= (
+            limits.tokens or sys.maxsize
+        ):
+            self._from_any_thread(self._check_limits)
 
     def ask_from_any_thread(
         self, reason: Reason, evidence: Mapping[str, object] | None = None
     ) -> None:
         """Ask to be replaced."""
+        self._from_any_thread(self._ask, reason, evidence)
+
+    def _from_any_thread(self, call: Callable[..., object], *arguments: object) -> None:
         if self._loop is None:
             raise MemguardError("a worker can ask to be replaced once its event loop runs")
         try:
-            self._loop.call_soon_threadsafe(self._ask, reason, evidence)
+            self._loop.call_soon_threadsafe(call, *arguments)
         except RuntimeError:  # the loop has ended: so does this process
-            logger.debug("a wish to be replaced (%s) came too late", reason)
+            logger.debug("a wish to be replaced came too late")
 
     def withdraw(self, reason: Reason) -> None:
         """The reason has vanished. On the event loop."""
@@ -176,9 +186,7 @@ class Worker:
             logger.exception("worker %d failed", self._place.number)
             return self._fail(error)
         finally:
-            self.memory.stop()
-            if self._watchdog is not None:
-                self._watchdog.stop()
+            self.memory.stop()  # the watchdog goes on: the end can hang as well
         server = self._server
         self._segment.core.set_worker_state("ended")
         self._channel.send(
@@ -229,20 +237,12 @@ class Worker:
 
     def _new_server(self) -> RecyclingServer:
         # Here and not above: uvicorn is heavy, and the supervisor imports what is light of this.
-        from memguard_native.recycling.asgi import WorkerApplication
         from memguard_native.recycling.loading import load_objects, server_config
         from memguard_native.recycling.server import RecyclingServer
 
         objects = load_objects(self._settings) if self._objects is None else self._objects
         config = server_config(self._settings, objects.app)
         config.load()
-        config.loaded_app = WorkerApplication(
-            config.loaded_app,
-            begin=self.memory.request_begins,
-            end=self.memory.request_ends,
-            readiness=lambda: self._unready,
-            liveness=self._why_not_alive,
-        )
         self._warm_up = objects.warm_up
         return RecyclingServer(
             config,
@@ -267,7 +267,19 @@ class Worker:
         loop.remove_reader(self._channel.fileno())
 
     async def _on_startup(self) -> None:
+        from memguard_native.recycling.asgi import WorkerApplication
+
         self._segment.core.set_worker_state("warming")
+        # Now, because the application may have said what its load is while it started up.
+        requests = self.memory.monitor.load.requests
+        config = self._server.config
+        config.loaded_app = WorkerApplication(
+            config.loaded_app,
+            begin=requests.begin,
+            end=requests.end,
+            readiness=lambda: self._unready,
+            liveness=self._why_not_alive,
+        )
         if self._warm_up is not None:
             await self._warm_up(self._server)
         await self.memory.begin()
@@ -305,10 +317,13 @@ class Worker:
             self._check_limits()
 
     def _on_request(self) -> None:
-        self._check_limits()
+        # For each request: all limits would take as long as the rest of what is ours.
+        if self._server.requests >= self._request_limit:
+            self._check_limits()
 
     def _check_limits(self) -> None:
-        assert self._ready_at is not None
+        if self._ready_at is None:
+            return
         age = time.monotonic() - self._ready_at
         reason = reached(
             self._limits,
@@ -355,7 +370,10 @@ class Worker:
             return
 
         def accepted() -> None:
-            self._channel.send(Kind.adopted, seq=frame.seq)
+            # Before a byte of it is read, and never kept back: if this process died meanwhile,
+            # another worker would get a stream that was read from.
+            if not self._channel.send_now(Kind.adopted, seq=frame.seq):
+                raise BlockingIOError
 
         self._server.adopt(frame.descriptor, accepted)
 

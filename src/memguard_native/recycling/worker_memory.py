@@ -117,14 +117,6 @@ class WorkerMemory:
         if self._monitor is not None:
             self._monitor.stop()
 
-    def request_begins(self) -> int:
-        """A request has begun; for `request_ends`."""
-        return self.monitor.load.requests.begin()
-
-    def request_ends(self, begun: int) -> None:
-        """That request has ended."""
-        self.monitor.load.requests.end(begun)
-
     def figures(self) -> dict[str, int]:
         """Own and private memory now."""
         private_bytes = _core.private_bytes()

@@ -131,3 +131,17 @@ def test_no_child_inherits_a_channel(ends):
     ours, theirs = ends
     assert not os.get_inheritable(ours.fileno())
     assert not os.get_inheritable(theirs.fileno())
+
+
+def test_what_is_sent_now_is_never_kept_for_later(ends):
+    ours, theirs = ends
+    sent = 0
+    while ours.send_now(Kind.adopted, seq=sent):
+        sent += 1
+    assert not ours.has_waiting
+    received = 0
+    while theirs.receive() is not None:
+        received += 1
+    assert received == sent
+    ours.send(Kind.adopted)
+    assert ours.send_now(Kind.adopted)
