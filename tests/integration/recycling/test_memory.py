@@ -197,6 +197,7 @@ def test_fragmentation_is_trimmed_and_replaces_nobody(tmp_path):
         samples_pass(running, 4)
         assert running.recycles() == []
         assert "is to be replaced" not in running.told()
+        assert running.told().count("after collecting and trimming") == 1
 
 
 def test_a_limit_below_what_a_worker_begins_with_is_told_once(tmp_path):
@@ -284,6 +285,17 @@ def test_a_worker_at_the_ceiling_takes_nothing_more_and_is_killed(tmp_path, whil
 def expect_to_be_cut(running, path):
     with pytest.raises((ConnectionError, http.client.HTTPException)):
         visit(running, path)
+
+
+def test_a_lone_worker_at_the_ceiling_is_relieved_and_no_client_notices(tmp_path):
+    with served(tmp_path, {"hard_memory": 100 * MIB}) as running:
+        with Clients(running) as clients:
+            visit(running, "/keep?mib=150")
+            record = running.until(running.recycles)[0]
+            running.until(lambda: running.workers("ready"))
+        assert record["reason"] == "ceiling"
+        assert record["drain_s"] < 2.0
+        assert clients.failures == []
 
 
 def test_a_dry_run_kills_nobody_at_the_ceiling(tmp_path):
