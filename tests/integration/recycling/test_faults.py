@@ -239,7 +239,7 @@ def test_told_to_end_in_the_middle_of_a_replacement_it_ends(tmp_path):
 
 
 def test_a_storm_of_signals_is_survived(tmp_path):
-    with service(tmp_path, workers=2, policy={"min_interval": 0.0}) as running:
+    with service(tmp_path, workers=2) as running:
         for _ in range(20):
             for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
                 running.signal(number)
@@ -260,7 +260,7 @@ def test_a_drained_worker_that_does_not_end_is_killed(tmp_path):
 
 
 def test_no_descriptor_is_left_behind_by_replacements(tmp_path):
-    with service(tmp_path, workers=1, policy={"min_interval": 0.0}) as running:
+    with service(tmp_path, workers=1) as running:
 
         def descriptors(pid):
             return len(os.listdir(f"/proc/{pid}/fd"))
