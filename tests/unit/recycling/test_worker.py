@@ -58,4 +58,10 @@ def test_the_first_reason_counts(reason):
 @pytest.mark.parametrize("asked", sorted(MEMORY_REASONS))
 def test_a_reason_of_memory_which_may_be_held_back_holds_up_no_other(asked):
     assert comes_before(Reason.lifetime, asked)
-    assert not any(comes_before(reason, asked) for reason in MEMORY_REASONS)
+    assert not comes_before(Reason.memory, asked)
+
+
+@pytest.mark.parametrize("reason", sorted(MEMORY_REASONS - {Reason.memory}))
+def test_a_limit_that_is_too_low_holds_up_no_leak(reason):
+    assert comes_before(reason, Reason.memory)
+    assert not any(comes_before(reason, asked) for asked in MEMORY_REASONS - {Reason.memory})
