@@ -8,7 +8,6 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import signal
-import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -33,7 +32,7 @@ CLIENTS = 4
 def embedding(directory, monkeypatch, *arguments):
     """The process, and the service as its supervisor tells of it."""
     monkeypatch.setenv("MEMGUARD_NAMESPACE", "test")
-    with embed_process(directory, *arguments) as running:
+    with embed_process(directory, "--min-lifetime", "0s", *arguments) as running:
         one = Service(running.process, directory, directory / "stderr")
         one.url = running.url
         yield running, one
@@ -88,7 +87,6 @@ def test_workers_are_replaced_under_load_and_vectors_stay_the_same(tmp_path, mon
         with Load(running) as load:
             before = pids(supervised)
             for count in (2, 4):
-                supervised.until(lambda: all(one["age"] > 5 for one in supervised.workers()))
                 supervised.recycle()
                 supervised.until(lambda count=count: len(supervised.recycles()) == count, 60.0)
         assert not pids(supervised) & before
@@ -110,7 +108,7 @@ def test_weights_are_in_memory_once(tmp_path, monkeypatch):
         assert len(workers) == 2
         for worker in workers:
             assert worker["private_bytes"] > model_bytes(), "as the kernel shows it"
-            assert worker["own_bytes"] < 0.5 * model_bytes()
+            assert worker["own_bytes"] < 0.4 * model_bytes()
 
 
 def test_after_a_worker_was_killed_requests_are_answered_at_once(tmp_path, monkeypatch):
@@ -127,7 +125,6 @@ def test_after_a_worker_was_killed_requests_are_answered_at_once(tmp_path, monke
 
 def test_tokens_that_were_computed_count(tmp_path, monkeypatch):
     with embedding(tmp_path, monkeypatch, "--max-tokens", "30", "--jitter", "0") as (one, told):
-        time.sleep(5.0)  # a younger worker is not replaced
         with one.client(max_retries=0) as client:
             used = [
                 client.embeddings.create(model=NAME, input=TEXTS).usage.total_tokens

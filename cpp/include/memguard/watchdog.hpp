@@ -1,8 +1,8 @@
 // Watchdog: a thread that looks after a worker which may hang, with or without the GIL. For Linux.
 //
 // Over its ceiling: own memory, which is private memory without what the worker shares with its
-// template, is beyond a limit. Then the slot says so, and how much it is, and the supervisor is sent
-// a message, once: a full queue is tried again at the next look.
+// template, is beyond a limit. The slot then tells this and how much it is, and the supervisor is
+// sent a message, once: a full queue is tried again at the next look.
 // Alone: the supervisor has ended. A worker finishes its requests then and ends; one that is still
 // there after the grace hangs, and is killed with the process group that it leads.
 //

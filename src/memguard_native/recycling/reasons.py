@@ -36,7 +36,13 @@ MEMORY_REASONS = frozenset(
 def comes_before(reason: Reason, asked: Reason | None) -> bool:
     """Whether a worker that has asked to be replaced, or not, now asks for `reason`.
 
-    The first one counts. But what is asked for memory may be held back, for a limit that is too low
-    or for too many replacements, and must not hold up the others.
+    The first one counts. But what is asked for memory may be held back: `memory` for a limit that
+    is too low, all of them for too many replacements. That must not hold up the others.
     """
-    return asked is None or (asked in MEMORY_REASONS and reason not in MEMORY_REASONS)
+    return asked is None or _rank(reason) > _rank(asked)
+
+
+def _rank(reason: Reason) -> int:
+    if reason is Reason.memory:
+        return 0
+    return 1 if reason in MEMORY_REASONS else 2

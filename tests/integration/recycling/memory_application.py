@@ -66,11 +66,11 @@ async def leak(query):
 
 
 async def keep(query):
-    """So much at once; then sleep, or hang, `APP_CROSSED` has the time in between."""
+    """So much at once; then sleep, or hang. The file `APP_CROSSED` has the time in between."""
     _keep(int(query["mib"]))
     if crossed := os.environ.get("APP_CROSSED"):
         with open(crossed, "w") as file:
-            file.write(f"{time.monotonic():.6f}")
+            file.write(f"{time.monotonic():.6f} {os.getpid()}\n")
     await asyncio.sleep(float(query.get("sleep_s", "0")))
     time.sleep(float(query.get("block_s", "0")))
 

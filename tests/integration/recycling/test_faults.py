@@ -163,7 +163,8 @@ def test_a_hung_event_loop_is_noticed_and_its_place_is_logged(tmp_path):
         hanging.join()
         assert record["reason"] == "hang"
         assert "in block" in running.told()  # faulthandler's picture of the stack
-        assert 1.0 < record["evidence"]["heartbeat_age"] < 2.5
+        # It is told in tenths.
+        assert 1.0 <= record["evidence"]["heartbeat_age"] < 2.5
 
 
 def _expect_hang(running):

@@ -178,8 +178,9 @@ def test_a_spike_replaces_nobody(tmp_path):
 
 
 def visit(running, path):
+    """On a connection of its own."""
     with Visitor(running) as visitor:
-        visitor.request(path)
+        return visitor.request(path)
 
 
 def samples_pass(running, count):
@@ -197,6 +198,7 @@ def test_fragmentation_is_trimmed_and_replaces_nobody(tmp_path):
         samples_pass(running, 4)
         assert running.recycles() == []
         assert "is to be replaced" not in running.told()
+        assert running.told().count("after collecting and trimming") == 1
 
 
 def test_a_limit_below_what_a_worker_begins_with_is_told_once(tmp_path):
@@ -243,47 +245,50 @@ def test_a_forked_worker_has_next_to_nothing_of_its_own(tmp_path):
 # --- the ceiling ----------------------------------------------------------------------------------
 
 
-def crossed_at(file):
-    return float(file.read_text())
-
-
 @pytest.mark.parametrize("while_", ["sleep_s", "block_s"])
 def test_a_worker_at_the_ceiling_takes_nothing_more_and_is_killed(tmp_path, while_):
-    policy = {"hard_memory": 300 * MIB}
     crossed = tmp_path / "crossed"
     environment = {"APP_CROSSED": str(crossed)}
-    with served(tmp_path, policy, workers=2, environment=environment) as running:
+    with served(
+        tmp_path, {"hard_memory": 300 * MIB}, workers=2, environment=environment
+    ) as running:
         # Its request does not end, and so keeps it from ending before it is killed.
-        cut = threading.Thread(
-            target=lambda: expect_to_be_cut(running, f"/keep?mib=350&{while_}=20")
-        )
-        with Clients(running, clients=2) as clients:
-            pids = {one["pid"] for one in running.workers("ready")}
-            cut.start()
-            running.until(crossed.exists)
-            (victim,) = running.until(
-                lambda: [one["pid"] for one in running.workers() if one["state"] == "draining"]
-            )
-            while is_alive(victim):
-                time.sleep(0.002)
-            died_at = time.monotonic()
-            running.until(lambda: len(running.workers("ready")) == 2)
+        path = f"/keep?mib=350&{while_}=20"
+        cut = threading.Thread(target=lambda: expect_to_be_cut(running, path))
+        cut.start()
+        running.until(lambda: crossed.exists() and crossed.read_text().endswith("\n"))
+        time_, pid = crossed.read_text().split()
+        at, victim = float(time_), int(pid)
+        answers = []
+        while is_alive(victim):
+            begun = time.monotonic()
+            answers.append((begun - at, visit(running, "/nothing")))
+        died = time.monotonic() - at
         cut.join()
-        assert died_at - crossed_at(crossed) < 2.3
-        by_victim = [answer for answer in clients.answers if answer.pid == victim]
-        begun = [answer.at - answer.latency for answer in by_victim]
-        assert max(begun, default=0.0) < crossed_at(crossed) + 0.3
-        assert {answer.pid for answer in clients.answers} & pids - {victim}, "the other served on"
-        record = running.recycles()[0]
+        assert died < 2.5  # 2.1 to 2.2 where processors are free
+        later = [pid for begun, pid in answers if begun >= 0.3]
+        assert later, "others serve on"
+        assert victim not in later
+        record = running.until(running.recycles)[0]
         assert (record["reason"], record["pid"]) == ("ceiling", victim)
         assert record["evidence"]["own_bytes"] > record["evidence"]["hard_bytes"] == 300 * MIB
-        if while_ == "sleep_s":
-            assert clients.failures == []
+        running.until(lambda: len(running.workers("ready")) == 2)
 
 
 def expect_to_be_cut(running, path):
     with pytest.raises((ConnectionError, http.client.HTTPException)):
         visit(running, path)
+
+
+def test_a_lone_worker_at_the_ceiling_is_relieved_and_no_client_notices(tmp_path):
+    with served(tmp_path, {"hard_memory": 100 * MIB}) as running:
+        with Clients(running) as clients:
+            visit(running, "/keep?mib=150")
+            record = running.until(running.recycles)[0]
+            running.until(lambda: running.workers("ready"))
+        assert record["reason"] == "ceiling"
+        assert record["drain_s"] < 2.0
+        assert clients.failures == []
 
 
 def test_a_dry_run_kills_nobody_at_the_ceiling(tmp_path):

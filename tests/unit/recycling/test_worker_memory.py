@@ -203,12 +203,14 @@ def test_an_exact_look_that_finds_less_asks_nothing_and_is_the_new_baseline(case
     assert one.memory.figures()["own_bytes"] == 20 * MB
 
 
-def test_memory_that_a_trim_gives_back_replaces_nobody(case, process):
+def test_memory_that_a_trim_gives_back_replaces_nobody(case, process, caplog):
     process.trim_gives_mb = 40
     one = case(max_memory=50 * MB)
-    one.run(lambda: process.grows(60), 10)
+    with caplog.at_level("INFO", "memguard_native.recycling"):
+        one.run(lambda: process.grows(60), 10)
     assert process.trims == 1
     assert one.asked == []
+    assert caplog.messages == ["own memory was 65.0 MiB, and is 25.0 after collecting and trimming"]
 
 
 def test_memory_that_stays_after_a_trim_replaces(case, process):
