@@ -154,6 +154,8 @@ TEST(own_memory_over_the_ceiling_is_told_in_the_slot_and_by_one_message) {
     watchdog.start();
     CHECK(made.channel.receive(kLong) == "over");
     CHECK(made.worker.is_over_ceiling.load() == 1);
+    CHECK(made.worker.private_bytes.load() == 100 * kMb);
+    CHECK(made.worker.own_bytes.load() == 60 * kMb + 1);
     watchdog.watch_memory(50 * kMb, 40 * kMb);  // a new look at what is its own
     made.wait_for_looks();
     CHECK(made.channel.receive(0).empty());

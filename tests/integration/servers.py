@@ -15,7 +15,7 @@ import openai
 import uvicorn
 from starlette.applications import Starlette
 
-from memguard_native.embedding.server import _listen
+from memguard_native.recycling.listener import open_listener
 
 START_SECONDS = 60
 
@@ -65,7 +65,7 @@ def embed_process(directory: Path, *arguments: str) -> Iterator[EmbedProcess]:
 @contextmanager
 def served(app: Starlette) -> Iterator[str]:
     """Serve `app` from a thread of this process; the value is its URL."""
-    with _listen("127.0.0.1", 0) as listener:
+    with open_listener(host="127.0.0.1", port=0, uds=None, fd=None) as listener:
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

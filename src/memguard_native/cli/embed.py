@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 import os
 import sys
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from memguard_native.embedding.config import EmbeddingConfig
 
 _INSTALL = "pip install 'memguard-native[embed]'"
+_OF_WORKERS = ("tokenizers", "uvicorn")
+"""What only the workers import; that it is missing is to be told before there are any."""
 
 
 class _Formatter(SettingsFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -78,6 +81,9 @@ def run(options: argparse.Namespace) -> int:
     given = read_settings([WORKERS, *POLICY], options, os.environ)
     look_at_web_concurrency(given, os.environ)
     try:
+        for name in _OF_WORKERS:
+            if importlib.util.find_spec(name) is None:
+                raise ModuleNotFoundError(name=name)
         from memguard_native.embedding.server import serve
         from memguard_native.recycling.policy import RecyclePolicy
 

@@ -281,7 +281,7 @@ class EmbeddingService:
 
 def _ask_for_another(event: BreakerEvent) -> None:
     """The sickness is this process's: with another one it may be gone."""
-    if event.to_state is State.open:
+    if event.to_state == State.open:
         worker.ask("backend")
 
 

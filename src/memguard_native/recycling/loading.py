@@ -150,7 +150,7 @@ def import_server() -> None:
 
 
 def new_runner(config: uvicorn.Config) -> asyncio.Runner:
-    """Runs coroutines on the kind of loop that uvicorn was told."""
+    """Runs coroutines on the kind of loop that uvicorn was told; it is imported here."""
     if hasattr(config, "get_loop_factory"):
         return asyncio.Runner(loop_factory=config.get_loop_factory())
     config.setup_event_loop()  # before uvicorn 0.36

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from memguard_native.recycling.crash_budget import CrashBudget
 from memguard_native.recycling.group_rule import GroupRule
 from memguard_native.recycling.policy import ResolvedPolicy
-from memguard_native.recycling.reasons import MEMORY_REASONS, Reason
+from memguard_native.recycling.reasons import MEMORY_REASONS, Reason, comes_before
 
 _HOUR = 3600.0
 _STORM_PERIOD = 900.0
@@ -214,9 +214,8 @@ class Planner:
         return self._group_rule.chosen_at if view.asked_at is None else view.asked_at
 
     def _reason_of(self, view: WorkerView) -> Reason | None:
-        if view.asked is not None:
-            return view.asked
-        return Reason.group if view.generation == self._group_rule.chosen else None
+        is_chosen = view.generation == self._group_rule.chosen
+        return Reason.group if is_chosen and comes_before(Reason.group, view.asked) else view.asked
 
     def _is_allowed(self, view: WorkerView, reason: Reason, turn: _Turn) -> bool:
         assert view.ready_at is not None

@@ -16,6 +16,13 @@ from memguard_native.memory.limits import parse_size
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%", re.ASCII)
 _DEFAULT_GROUP_SHARE = "90%"
 _SIZES = 'must be bytes, "512MiB", "80%" or a share such as 0.8, or None'
+_NO_LIMIT = (
+    'must be a size such as "512MiB", or MEMGUARD_LIMIT be set: no limit is known that it could be '
+    "a share of"
+)
+_NO_GROUP = (
+    'must be a size such as "8GiB": the control group has no limit that it could be a share of'
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,11 +169,7 @@ def _bytes_of(name: str, value: object, limit_bytes: int | None, parts: int) -> 
     if share is None:
         return amount
     if limit_bytes is None:
-        allowed = (
-            'must be a size such as "512MiB", or MEMGUARD_LIMIT be set: no limit is known that it '
-            "could be a share of"
-        )
-        raise ConfigError(name, value, allowed)
+        raise ConfigError(name, value, _NO_GROUP if name == "max_group_memory" else _NO_LIMIT)
     return int(share * limit_bytes / parts)
 
 

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from memguard_native.recycling.messages import Channel, Kind, open_channel
+from memguard_native.recycling.messages import Channel, ChannelClosedError, Kind, open_channel
 from memguard_native.recycling.planner import WorkerState, WorkerView
-from memguard_native.recycling.reasons import Reason
+from memguard_native.recycling.reasons import Reason, comes_before
 from memguard_native.recycling.settings import ServiceSettings, WorkerPlace
 from memguard_native.recycling.zygote import GivenObjects, Zygote, end_process
 
@@ -83,8 +83,8 @@ class WorkerProcess:
         )
 
     def wishes(self, reason: Reason, now: float, evidence: Mapping[str, Any]) -> None:
-        """It is to be replaced; the first reason counts."""
-        if self.wish is None:
+        """It is to be replaced; which reason counts: `reasons.comes_before`."""
+        if comes_before(reason, self.wish):
             self.wish, self.wish_at, self.evidence = reason, now, evidence
 
     def no_longer_wishes(self) -> None:
@@ -123,15 +123,21 @@ class ZygoteProcess:
         return self.loaded is not None and not self.is_gone
 
     def fork(self, place: WorkerPlace, end: socket.socket) -> bool:
-        """Have it fork a worker with this end of a channel."""
+        """Have it fork a worker with this end of a channel; False: it cannot be told.
+
+        It may be gone, and nobody has noticed yet.
+        """
         payload = {
             "number": place.number,
             "generation": place.generation,
             "predecessor": place.predecessor,
         }
-        return self.channel.send_descriptor(
-            Kind.fork, end.fileno(), seq=place.generation, payload=payload
-        )
+        try:
+            return self.channel.send_descriptor(
+                Kind.fork, end.fileno(), seq=place.generation, payload=payload
+            )
+        except ChannelClosedError:
+            return False
 
 
 class Starter:

@@ -31,3 +31,18 @@ class Reason(StrEnum):
 MEMORY_REASONS = frozenset(
     {Reason.memory, Reason.group, Reason.ceiling, Reason.leak, Reason.forecast}
 )
+
+
+def comes_before(reason: Reason, asked: Reason | None) -> bool:
+    """Whether a worker that has asked to be replaced, or not, now asks for `reason`.
+
+    The first one counts. But what is asked for memory may be held back: `memory` for a limit that
+    is too low, all of them for too many replacements. That must not hold up the others.
+    """
+    return asked is None or _rank(reason) > _rank(asked)
+
+
+def _rank(reason: Reason) -> int:
+    if reason is Reason.memory:
+        return 0
+    return 1 if reason in MEMORY_REASONS else 2

@@ -215,7 +215,8 @@ def _resolved(policy: RecyclePolicy, workers: int) -> ResolvedPolicy:
     return policy.resolved(
         workers=workers,
         limit_bytes=min(known, default=surroundings.host_bytes),
-        cgroup_limit_bytes=min(known, default=None),
+        # MEMGUARD_LIMIT is no limit of the group, whose memory may be that of the host.
+        cgroup_limit_bytes=sample.cgroup_limit_bytes,
     )
 
 

@@ -137,7 +137,8 @@ class Supervisor:
         self._planner = Planner(settings.policy, overlap=overlap)
         self._manager = ServiceManager()
         self.url = url_of(listener, is_tls="ssl_certfile" in settings.uvicorn_options)
-        self.started_at = self._last_tick = clock()
+        self.started_at = self._last_tick = self._last_turn = clock()
+        self._is_short = True
         self._ticks = 0
         self._group = read_group()
         self._has_been_complete = False
@@ -185,6 +186,7 @@ class Supervisor:
     def _turn(self) -> None:
         self._selection.wait(_RETRY if self._relay.has_waiting else _TICK)
         now = self.clock()
+        self._measure_gap(now)
         if now - self._last_tick >= _TICK:
             self._tick(now)
         self._relay.pump(self.workforce.serving)
@@ -194,6 +196,13 @@ class Supervisor:
             self._go_on_stopping(now)
         else:
             self._plan(now)
+
+    def _measure_gap(self, now: float) -> None:
+        """How long there are too few: to the turn, because a fork is over within one look."""
+        elapsed, self._last_turn = now - self._last_turn, now
+        was_short, self._is_short = self._is_short, len(self.workforce.serving) < self.wanted
+        if was_short and self._has_been_complete and not self._is_stopping:
+            self.recycles.capacity_gap_seconds += elapsed
 
     def _tick(self, now: float) -> None:
         elapsed, self._last_tick = now - self._last_tick, now
@@ -214,8 +223,6 @@ class Supervisor:
             self._manager.ready()
             if self._on_ready is not None:
                 self._on_ready(self.url)
-        elif self._has_been_complete and serving < self.wanted and not self._is_stopping:
-            self.recycles.capacity_gap_seconds += elapsed
         if self._stop_at is not None and now >= self._stop_at:
             self._stop_at = None
             self._drain_all(now)

@@ -34,7 +34,7 @@ from memguard_native.recycling.messages import (
     close_descriptor,
     encode,
 )
-from memguard_native.recycling.reasons import Reason
+from memguard_native.recycling.reasons import Reason, comes_before
 from memguard_native.recycling.settings import ServiceSettings, WorkerPlace
 from memguard_native.recycling.worker_memory import WorkerMemory
 
@@ -157,7 +157,7 @@ class Worker:
             self._channel.send(Kind.wish, payload={"reason": None})
 
     def _ask(self, reason: Reason, evidence: Mapping[str, object] | None = None) -> None:
-        if self._wish is not None:
+        if not comes_before(reason, self._wish):
             return
         self._wish = reason
         self._channel.send(
@@ -180,6 +180,8 @@ class Worker:
             if self._ready_at is not None:
                 raise
             return self._fail("the application's start-up failed; its log says why")
+        except MemguardError as error:  # it says itself what is wrong, and what to do
+            return self._fail(error)
         except Exception as error:
             logger.exception("worker %d failed", self._place.number)
             return self._fail(error)
@@ -320,7 +322,7 @@ class Worker:
             self._check_limits()
 
     def _check_limits(self) -> None:
-        if self._ready_at is None or self._wish is not None:
+        if self._ready_at is None:
             return
         age = time.monotonic() - self._ready_at
         reason = reached(
@@ -330,7 +332,7 @@ class Worker:
             tokens=self._tokens,
             age=age,
         )
-        if reason is not None:
+        if reason is not None and comes_before(reason, self._wish):
             self._ask(reason, {**self._work(), "age": round(age, 1)})
 
     def _work(self) -> dict[str, int]:

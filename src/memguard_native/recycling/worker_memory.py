@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -27,11 +28,14 @@ from memguard_native.recycling.settings import ServiceSettings, WorkerPlace
 if TYPE_CHECKING:
     from memguard_native.segment import Segment
 
+logger = logging.getLogger("memguard_native.recycling")
+
 # An idle gap, so that no client waits for a collection; without one for so long, it comes anyway.
 _GAP = 0.2
 _PATIENCE = 60.0
 _LOOK_INTERVAL = 0.05
 _MINUTE = 60.0
+_MIB = 2**20
 _DAY = 24 * 3600.0
 
 Ask = Callable[[Reason, Mapping[str, object] | None], None]
@@ -155,6 +159,11 @@ class WorkerMemory:
             await asyncio.to_thread(_core.malloc_trim)
             after = await self._exact()
             step = rule.trimmed(after)
+            logger.info(
+                "own memory was %.1f MiB, and is %.1f after collecting and trimming",
+                before / _MIB,
+                after / _MIB,
+            )
         if step is MemoryStep.recycle:
             evidence = {
                 "own_bytes": before,

@@ -219,6 +219,9 @@ class Workforce:
         own_bytes = worker.page.get("own_bytes")
         worker.evidence = {"own_bytes": own_bytes, "hard_bytes": self._settings.policy.hard_memory}
         logger.error("worker %d is over the ceiling of memory: %s", worker.number, worker.evidence)
+        if self._settings.policy.dry_run:
+            logger.warning("worker %d would be replaced: ceiling (dry run)", worker.number)
+            return
         self.drain(worker, Reason.ceiling, now, timeout=_CEILING_TIME, kill_after=_CEILING_TIME)
 
     # --- drain ----------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from memguard_native import _core
-from memguard_native.errors import ConfigError
+from memguard_native.errors import ConfigError, MemguardError
 from memguard_native.recycling.children import os_threads, signal_group
 from memguard_native.recycling.messages import Channel, ChannelClosedError, Frame, Kind
 from memguard_native.recycling.settings import ServiceSettings, WorkerPlace
@@ -85,6 +85,9 @@ class Zygote:
                 Kind.loaded, payload={"failed": str(error)[:1000], "config_error": config_error}
             )
             return 1
+        except MemguardError as error:  # it says itself what is wrong, and what to do
+            self._channel.send(Kind.loaded, payload={"failed": str(error)[:1000]})
+            return 1
         except Exception as error:
             logger.exception("the application could not be loaded")
             self._channel.send(
@@ -108,7 +111,12 @@ class Zygote:
         for name in _ONE_THREAD:
             os.environ.setdefault(name, "1")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        from memguard_native.recycling.loading import import_server, load_objects, server_config
+        from memguard_native.recycling.loading import (
+            import_server,
+            load_objects,
+            new_runner,
+            server_config,
+        )
 
         given = self._given
         if given is None:
@@ -119,7 +127,9 @@ class Zygote:
             )
         import_server()
         # Imports the protocols, and says now what is wrong with the options.
-        server_config(self._settings, objects.app).load()
+        config = server_config(self._settings, objects.app)
+        config.load()
+        new_runner(config)  # and uvloop, 4 MB in each worker; no loop is made before it is entered
         return objects
 
     def _serve(self, objects: Objects) -> int:

@@ -102,7 +102,9 @@ def service(
 ) -> Iterator[Service]:
     """`recycling.run(app, **arguments)` in a process; with `ready` once all workers are."""
     log = directory / "log"
-    settings = {"access_log": False, "namespace": "test", **arguments}
+    # A test does not wait for what spares a real service: see `RecyclePolicy`.
+    policy = {"min_lifetime": 0.0, "min_interval": 0.0, **arguments.pop("policy", {})}
+    settings = {"access_log": False, "namespace": "test", "policy": policy, **arguments}
     os.environ["MEMGUARD_DIR"] = str(directory)
     with log.open("a") as stderr:
         process = subprocess.Popen(

@@ -163,7 +163,8 @@ def test_a_hung_event_loop_is_noticed_and_its_place_is_logged(tmp_path):
         hanging.join()
         assert record["reason"] == "hang"
         assert "in block" in running.told()  # faulthandler's picture of the stack
-        assert 1.0 < record["evidence"]["heartbeat_age"] < 2.5
+        # It is told in tenths.
+        assert 1.0 <= record["evidence"]["heartbeat_age"] < 2.5
 
 
 def _expect_hang(running):
@@ -239,7 +240,7 @@ def test_told_to_end_in_the_middle_of_a_replacement_it_ends(tmp_path):
 
 
 def test_a_storm_of_signals_is_survived(tmp_path):
-    with service(tmp_path, workers=2, policy={"min_interval": 0.0}) as running:
+    with service(tmp_path, workers=2) as running:
         for _ in range(20):
             for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
                 running.signal(number)
@@ -260,7 +261,7 @@ def test_a_drained_worker_that_does_not_end_is_killed(tmp_path):
 
 
 def test_no_descriptor_is_left_behind_by_replacements(tmp_path):
-    with service(tmp_path, workers=1, policy={"min_interval": 0.0}) as running:
+    with service(tmp_path, workers=1) as running:
 
         def descriptors(pid):
             return len(os.listdir(f"/proc/{pid}/fd"))

@@ -68,7 +68,7 @@ def test_a_kept_connection_goes_on_with_the_new_worker(tmp_path, start):
 
 
 def test_a_worker_is_replaced_after_its_requests_and_health_does_not_count(tmp_path):
-    with service(tmp_path, policy={"max_requests": 10, "min_lifetime": 0.0}) as running:
+    with service(tmp_path, policy={"max_requests": 10}) as running:
         for _ in range(20):
             running.request("/healthz", method="GET")
         assert running.recycles() == []
@@ -80,7 +80,7 @@ def test_a_worker_is_replaced_after_its_requests_and_health_does_not_count(tmp_p
 
 
 def test_inputs_and_tokens_that_the_application_reports_count(tmp_path):
-    policy = {"max_tokens": 100, "jitter": 0.0, "min_lifetime": 0.0}
+    policy = {"max_tokens": 100, "jitter": 0.0}
     with service(tmp_path, policy=policy) as running:
         running.request("/count?inputs=3&tokens=60")
         running.request("/count?inputs=3&tokens=60")
@@ -90,19 +90,19 @@ def test_inputs_and_tokens_that_the_application_reports_count(tmp_path):
 
 
 def test_a_worker_is_replaced_at_its_age(tmp_path):
-    policy = {"max_lifetime": 1.0, "min_lifetime": 0.0}
+    policy = {"max_lifetime": 1.0}
     with service(tmp_path, policy=policy) as running:
         assert running.until(running.recycles)[0]["reason"] == "lifetime"
 
 
 def test_a_worker_whose_backend_is_sick_asks_to_be_replaced(tmp_path):
-    with service(tmp_path, policy={"min_lifetime": 0.0}) as running:
+    with service(tmp_path) as running:
         running.request("/ask")
         assert running.until(running.recycles)[0]["reason"] == "backend"
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(tmp_path):
-    policy = {"max_requests": 5, "min_lifetime": 0.0}
+    policy = {"max_requests": 5}
     with service(tmp_path, policy=policy, dry_run=True) as running:
         before = pids(running)
         for _ in range(10):
@@ -113,7 +113,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(tmp_path):
 
 
 def test_hangup_replaces_all_workers_one_by_one(tmp_path, start):
-    with service(tmp_path, workers=2, start=start, policy={"min_interval": 0.0}) as running:
+    with service(tmp_path, workers=2, start=start) as running:
         before = pids(running)
         running.signal(signal.SIGHUP)
         running.until(lambda: len(running.recycles()) == 2 and len(pids(running)) == 2)

@@ -11,6 +11,7 @@ import pytest
 from memguard_native.cli.main import main
 from memguard_native.embedding import server
 from memguard_native.embedding.config import EmbeddingConfig
+from memguard_native.recycling.policy import RecyclePolicy
 
 from ..embedding.tiny import make_tiny_model
 
@@ -21,7 +22,13 @@ THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 def served(monkeypatch):
     """What the command would serve."""
     calls: list[tuple[EmbeddingConfig, dict[str, object]]] = []
-    monkeypatch.setattr(server, "serve", lambda config, **options: calls.append((config, options)))
+
+    def serve(config: EmbeddingConfig, **options: object) -> int:
+        calls.append((config, options))
+        return 0
+
+    monkeypatch.setattr(server, "serve", serve)
+    monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
     for name in (*THREADS, "TOKENIZERS_PARALLELISM"):
         monkeypatch.setenv(name, "untouched")
     return calls
@@ -32,6 +39,7 @@ def test_without_options_the_defaults_are_served_on_loopback(served):
     config, options = served[0]
     assert config == EmbeddingConfig()
     assert (options["host"], options["port"]) == ("127.0.0.1", 7997)
+    assert (options["workers"], options["policy"]) == (1, RecyclePolicy())
 
 
 def test_every_option_reaches_the_configuration(served):
@@ -57,6 +65,28 @@ def test_every_option_reaches_the_configuration(served):
     assert (options["host"], options["port"]) == ("::1", 0)
 
 
+def test_its_workers_are_replaced_as_it_is_told(served, monkeypatch):
+    monkeypatch.setenv("MEMGUARD_MAX_MEMORY", "512MiB")
+    assert main(["embed", "--workers", "2", "--max-tokens", "1000", "--max-lifetime", "1h"]) == 0
+    options = served[0][1]
+    assert options["workers"] == 2
+    assert options["policy"] == RecyclePolicy(
+        max_tokens=1000, max_lifetime=3600.0, max_memory="512MiB"
+    )
+
+
+def test_the_number_of_workers_may_come_from_the_platform(served, monkeypatch):
+    monkeypatch.setenv("WEB_CONCURRENCY", "3")
+    main(["embed"])
+    main(["embed", "--workers", "1"])
+    assert [options["workers"] for _, options in served] == [3, 1]
+
+
+def test_its_exit_code_is_that_of_the_service(served, monkeypatch):
+    monkeypatch.setattr(server, "serve", lambda config, **options: 1)
+    assert main(["embed"]) == 1
+
+
 def test_compute_libraries_are_told_their_threads(served):
     main(["embed", "--compute-threads", "2"])
     assert [os.environ[name] for name in THREADS] == ["2"] * 3
@@ -71,6 +101,12 @@ def test_it_announces_how_to_call_it(served, capsys):
     assert out.count("\n") == 1
 
 
+def test_dimensions_that_nobody_knows_yet_are_left_out(served, capsys):
+    main(["embed"])
+    served[0][1]["announce"]("m", None, "http://127.0.0.1:1")
+    assert capsys.readouterr().out.startswith("Serving m at http://127.0.0.1:1/v1; try: curl ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -79,6 +115,8 @@ def test_it_announces_how_to_call_it(served, capsys):
         (["--compute-threads", "-1"], "compute_threads must be a whole number >= 1"),
         (["--revision", "v1"], "revision needs a Hugging Face id"),
         (["--alias", ""], "aliases must be non-empty"),
+        (["--workers", "none"], "--workers must be a whole number"),
+        (["--max-tokens", "0"], "--max-tokens must be a whole number >= 1"),
     ],
 )
 def test_a_wrong_value_is_one_sentence_and_exit_code_2(served, capsys, arguments, problem):

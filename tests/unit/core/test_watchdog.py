@@ -99,6 +99,18 @@ def test_only_memory_beyond_the_offset_is_its_own(watch, channel):
     del kept
 
 
+def test_the_slot_has_the_memory_that_is_over_the_ceiling(watch, channel):
+    core = attach().core
+    core.begin_worker(0)
+    watchdog = watch(segment=core)
+    offset = private_bytes() - (8 << 20)
+    watchdog.watch_memory(4 << 20, offset)
+    watchdog.start()
+    assert channel[1].recv(100) == b"over"
+    told = core.worker(core.slot)
+    assert told["own_bytes"] == told["private_bytes"] - offset > 4 << 20
+
+
 def test_memory_that_is_not_watched_is_never_over(watch, channel):
     core = attach().core
     watchdog = watch(segment=core)

@@ -136,6 +136,14 @@ def test_the_choice_is_dropped_when_all_together_are_all_right_again():
     assert fleet.decide(after=1000.0) == []
 
 
+def test_a_limit_of_a_worker_that_is_too_low_does_not_keep_it_from_going_for_all_together():
+    fleet = grown(max_memory=MIB // 2)
+    fleet.asks(2, Reason.memory)  # held back: it was over that limit from the start
+    for _ in range(3):
+        fleet.decide(after=10.0)
+    assert fleet.starts == [Start(1, 2, Reason.group)]
+
+
 def test_a_worker_that_asks_itself_is_replaced_for_its_own_reason():
     fleet = grown()
     fleet.decide(after=10.0)

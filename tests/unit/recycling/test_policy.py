@@ -167,13 +167,22 @@ def test_all_together_have_no_limit_by_default_without_a_control_group():
     assert resolved(cgroup_limit_bytes=None).max_group_memory is None
 
 
-@pytest.mark.parametrize("field", MEMORY)
+@pytest.mark.parametrize("field", ["max_memory", "hard_memory"])
 def test_a_share_of_an_unknown_limit_is_refused_with_a_cure(field):
     with pytest.raises(ConfigError) as caught:
         resolved(limit_bytes=None, cgroup_limit_bytes=None, **{field: "75%"})
     assert str(caught.value) == (
         f'{field} must be a size such as "512MiB", or MEMGUARD_LIMIT be set: no limit is known '
         "that it could be a share of, got '75%'"
+    )
+
+
+def test_a_share_of_a_control_group_without_a_limit_is_refused_with_a_cure():
+    with pytest.raises(ConfigError) as caught:
+        resolved(limit_bytes=1000, cgroup_limit_bytes=None, max_group_memory="75%")
+    assert str(caught.value) == (
+        'max_group_memory must be a size such as "8GiB": the control group has no limit that it '
+        "could be a share of, got '75%'"
     )
 
 
