@@ -265,7 +265,7 @@ def test_a_worker_at_the_ceiling_takes_nothing_more_and_is_killed(tmp_path, whil
             answers.append((begun - at, visit(running, "/nothing")))
         died = time.monotonic() - at
         cut.join()
-        assert died < 2.5  # 2.1 to 2.2 where processors are free
+        assert died < 2.5  # measured: 2.0 to 2.15, and 2.33 with all processors busy
         later = [pid for begun, pid in answers if begun >= 0.3]
         assert later, "others serve on"
         assert victim not in later
