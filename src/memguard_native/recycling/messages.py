@@ -41,7 +41,7 @@ class Kind(IntEnum):
     ready = ord("R")
     """It serves: payload how long it took to start."""
     wish = ord("Q")
-    """It wants to be replaced: payload reason and figures; a reason of None: not any more."""
+    """It wants to be replaced: payload reason and figures; with `is_over` it no longer does."""
     # from a worker, and to one
     connection = ord("C")
     """A connection and its descriptor, seq names it; adopt it."""

@@ -87,9 +87,10 @@ class WorkerProcess:
         if comes_before(reason, self.wish):
             self.wish, self.wish_at, self.evidence = reason, now, evidence
 
-    def no_longer_wishes(self) -> None:
-        """The reason has vanished."""
-        self.wish, self.wish_at, self.evidence = None, None, {}
+    def no_longer_wishes(self, reason: Reason) -> None:
+        """That reason has vanished; one that somebody else had meanwhile stays."""
+        if self.wish == reason:
+            self.wish, self.wish_at, self.evidence = None, None, {}
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal, if it is still there."""

@@ -239,7 +239,8 @@ class Supervisor:
     def _plan(self, now: float) -> None:
         if not self.template.can_start:
             return
-        views = [one.view for one in self.workforce.workers.values() if one.gone_at is None]
+        # Those that are gone as well, until it is known how: a crash may have to wait.
+        views = [one.view for one in self.workforce.workers.values()]
         plan = self._planner.decide(now, self.wanted, views, self._group)
         for note in plan.notes:
             logger.warning("%s", note.text, extra={"event": f"recycling.{note.kind}"})

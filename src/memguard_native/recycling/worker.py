@@ -154,7 +154,7 @@ class Worker:
         """The reason has vanished. On the event loop."""
         if self._wish is reason:
             self._wish = None
-            self._channel.send(Kind.wish, payload={"reason": None})
+            self._channel.send(Kind.wish, payload={"reason": reason, "is_over": True})
 
     def _ask(self, reason: Reason, evidence: Mapping[str, object] | None = None) -> None:
         if not comes_before(reason, self._wish):

@@ -201,15 +201,15 @@ class Workforce:
         )
 
     def _on_wish(self, worker: WorkerProcess, frame: Frame) -> None:
-        reason = frame.payload["reason"]
-        if reason is None:
-            worker.no_longer_wishes()
+        reason = Reason(frame.payload["reason"])
+        if frame.payload.get("is_over"):
+            worker.no_longer_wishes(reason)
             return
         evidence = frame.payload.get("evidence", {})
-        if reason == Reason.ceiling:
+        if reason is Reason.ceiling:
             self._on_ceiling(worker, self._clock())
             return
-        worker.wishes(Reason(reason), self._clock(), evidence)
+        worker.wishes(reason, self._clock(), evidence)
         logger.info("worker %d is to be replaced: %s %s", worker.number, reason, dict(evidence))
 
     def _on_ceiling(self, worker: WorkerProcess, now: float) -> None:
