@@ -68,9 +68,9 @@ def test_a_worker_that_waits_for_its_start_does_not_keep_others_waiting():
     assert starts(fleet.decide()) == [2]
 
 
-def test_ends_without_a_ready_worker_are_hopeless_after_more_than_twenty():
-    fleet = Fleet(wanted=4, rules={"max_concurrent": 1})
-    for _ in range(5):
+def test_ends_without_a_ready_worker_are_hopeless_after_more_than_ten():
+    fleet = Fleet(wanted=5, rules={"max_concurrent": 1})
+    for _ in range(2):
         fleet.decide(after=60.0)
         fleet.ends(*fleet.in_state(WorkerState.starting))
     assert not fleet.is_hopeless
