@@ -289,7 +289,10 @@ class Planner:
             self._starts.popleft()
         if len(self._starts) > most and turn.now - self._storm_told_at > _STORM_PERIOD:
             self._storm_told_at = turn.now
-            text = f"more than {most} replacements within 15 minutes: is a limit too low?"
+            text = (
+                f"more than {most} replacements were begun within 15 minutes: is a limit too low, "
+                "or do new workers fail?"
+            )
             turn.notes.append(Note("recycle_storm", None, text))
 
     # --- memory ---------------------------------------------------------------------------------

@@ -242,7 +242,6 @@ class Worker:
 
         objects = load_objects(self._settings) if self._objects is None else self._objects
         config = server_config(self._settings, objects.app)
-        config.load()
         self._warm_up = objects.warm_up
         return RecyclingServer(
             config,

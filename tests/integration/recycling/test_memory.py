@@ -174,7 +174,7 @@ def test_a_spike_replaces_nobody(tmp_path):
         samples_pass(running, 5)
         assert only(running)["own_bytes"] < 50 * MIB
         assert running.recycles() == []
-        assert "is to be replaced" not in running.told()
+        assert "asks to be replaced" not in running.told()
 
 
 def visit(running, path):
@@ -197,7 +197,7 @@ def test_fragmentation_is_trimmed_and_replaces_nobody(tmp_path):
         running.until(lambda: only(running)["own_bytes"] < 50 * MIB)
         samples_pass(running, 4)
         assert running.recycles() == []
-        assert "is to be replaced" not in running.told()
+        assert "asks to be replaced" not in running.told()
         assert running.told().count("after collecting and trimming") == 1
 
 
@@ -206,7 +206,7 @@ def test_a_limit_below_what_a_worker_begins_with_is_told_once(tmp_path):
     environment = {"APP_START_MIB": "150"}
     with served(tmp_path, policy, environment=environment) as running:
         before = only(running)["pid"]
-        running.until(lambda: "worker 0 is to be replaced: memory" in running.told())
+        running.until(lambda: "worker 0 asks to be replaced: memory" in running.told())
         samples_pass(running, 2)
         assert running.told().count("max_memory, 100 MiB, is too low") == 1
         assert only(running)["pid"] == before
@@ -217,7 +217,7 @@ def test_a_limit_that_is_too_low_does_not_hold_up_other_reasons(tmp_path):
     policy = {"max_memory": 100 * MIB, "trim_first": False, "max_requests": 10, "jitter": 0.0}
     environment = {"APP_START_MIB": "150"}
     with served(tmp_path, policy, environment=environment) as running, Visitor(running) as visitor:
-        running.until(lambda: "worker 0 is to be replaced: memory" in running.told())
+        running.until(lambda: "worker 0 asks to be replaced: memory" in running.told())
         for _ in range(10):
             visitor.request("/nothing")
         record = running.until(running.recycles)[0]

@@ -454,7 +454,8 @@ def test_more_than_three_replacements_a_worker_in_a_quarter_of_an_hour_are_told_
         told.append(len(fleet.texts("recycle_storm")))
     assert told == [0] * (3 * wanted) + [1] * 3
     assert fleet.texts("recycle_storm") == [
-        f"more than {3 * wanted} replacements within 15 minutes: is a limit too low?"
+        f"more than {3 * wanted} replacements were begun within 15 minutes: is a limit too low, "
+        "or do new workers fail?"
     ]
 
 
