@@ -119,7 +119,7 @@ def test_memory_of_a_leaking_application_stays_bounded(tmp_path, recycles):
         assert {record["reason"] for record in records} == {"leak"}
         assert all(record["evidence"]["rate_mb_per_hour"] > 75 for record in records)
         assert all(record["freed_bytes"] > 50 * MIB for record in records)
-        assert "worker 0 was replaced: leak; rate_mb_per_hour=" in running.told()
+        assert "worker 0 was replaced: leak; at rate_mb_per_hour=" in running.told()
     assert most < LEAK_LIVES_MIB * MIB
 
 
