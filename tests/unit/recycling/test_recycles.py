@@ -66,7 +66,8 @@ def worker():
 
 def test_a_record_says_in_a_line_why_and_how():
     assert str(RecycleRecord(**FULL)) == (
-        "worker 1 was replaced: memory; at own_bytes=300, max_bytes=200; boot 0.25 s; drain 1.50 s; "
+        "worker 1 was replaced: memory; at own_bytes=300, max_bytes=200; boot 0.25 s; "
+        "drain 1.50 s; "
         "8 connections handed over, 1 aborted; memory 300.0 -> 100.0 MiB"
     )
 
