@@ -31,6 +31,7 @@ pytestmark = pytest.mark.stress
 
 ROOT = Path(__file__).parents[2]
 APP = "bench.recycle.app:app"
+UNLIMITED = {"max_requests": None}
 SETTINGS = {
     "workers": (1, 2),
     "loop": ("uvloop", "asyncio"),
@@ -142,7 +143,7 @@ def test_two_thousand_idle_connections_are_handed_over_at_once(tmp_path):
     """More than a queue of descriptors holds: workers and supervisor wait for each other."""
     request = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n"
     with (
-        service(tmp_path, app=APP, path=ROOT, log_level="warning") as running,
+        service(tmp_path, app=APP, path=ROOT, policy=UNLIMITED, log_level="warning") as running,
         ExitStack() as stack,
     ):
         clients = []

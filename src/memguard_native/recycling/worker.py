@@ -118,6 +118,7 @@ class Worker:
         self._beats = 0
         self._connection_seq = 0
         self._is_alone = False
+        self._has_lost_segment = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watchdog: _core.Watchdog | None = None
         self.memory = WorkerMemory(settings, place, self.ask_from_any_thread, self.withdraw)
@@ -309,11 +310,19 @@ class Worker:
 
     def _on_second(self) -> None:
         if not self._segment.has_its_name():  # removed or replaced: as breakers do
-            self._segment = segment.attach_again(self._segment)
-            self._begin_page("starting" if self._ready_at is None else "ready")
+            self._attach_again()
         if self._ready_at is not None:
             self.memory.on_second()
             self._check_limits()
+
+    def _attach_again(self) -> None:
+        try:
+            self._segment = segment.attach_again(self._segment)
+            self._begin_page("starting" if self._ready_at is None else "ready")
+        except MemguardError as error:  # requests are served all the same
+            if not self._has_lost_segment:
+                self._has_lost_segment = True
+                logger.error("worker %d is not seen any more: %s", self._place.number, error)
 
     def _on_request(self) -> None:
         # For each request: all limits would take as long as the rest of what is ours.
