@@ -114,7 +114,8 @@ async def _request(server: RecyclingServer, path: str) -> None:
         "server": ("127.0.0.1", 0),
         "state": dict(server.lifespan.state),
     }
-    await server.config.loaded_app(scope, receive, send)
+    application: Any = server.config.loaded_app
+    await application(scope, receive, send)
     if not 200 <= status < 400:
         raise RuntimeError(f"the warm-up request {path} was answered with {status or 'nothing'}")
 

@@ -273,8 +273,9 @@ class Worker:
         # Now, because the application may have said what its load is while it started up.
         requests = self.memory.monitor.load.requests
         config = self._server.config
+        application: Any = config.loaded_app
         config.loaded_app = WorkerApplication(
-            config.loaded_app,
+            application,
             begin=requests.begin,
             end=requests.end,
             readiness=lambda: self._unready,
