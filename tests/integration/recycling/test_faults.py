@@ -23,6 +23,11 @@ def pid_of(running):
     return worker["pid"]
 
 
+def _is_another(running, pid):
+    """Whether a worker is ready, and it is not that one."""
+    return [one for one in running.workers("ready") if one["pid"] != pid]
+
+
 def zygote_of(running):
     workers = {one["pid"] for one in running.workers()}
     (zygote,) = [pid for pid in children_of(running.process.pid) if pid not in workers]
@@ -33,7 +38,7 @@ def test_a_killed_worker_has_a_successor_at_once(tmp_path):
     with service(tmp_path) as running:
         old = pid_of(running)
         os.kill(old, signal.SIGKILL)
-        running.until(lambda: running.workers("ready") and pid_of(running) != old)
+        running.until(lambda: _is_another(running, old))
         record = running.recycles()[-1]
         assert (record["reason"], record["pid"]) == ("crash", old)
         assert "killed by signal 9" in running.told()
@@ -76,7 +81,7 @@ def test_an_orphan_of_a_killed_zygote_is_reaped(tmp_path):
         os.kill(zygote, signal.SIGKILL)
         running.until(lambda: "the zygote" in running.told())
         os.kill(worker, signal.SIGKILL)
-        running.until(lambda: running.workers("ready") and pid_of(running) != worker)
+        running.until(lambda: _is_another(running, worker))
         assert worker not in children_of(running.process.pid)
         assert "killed by signal 9" in running.told()
 
