@@ -35,11 +35,13 @@ std::optional<SharedNumbers> Breaker::publish() {
     const Rules& mine = policy().rules;
     const SharedNumbers numbers = policy().numbers();
     const bool is_same = found.numbers && encode(*found.numbers) == encode(numbers);
+    const bool is_other_size = !found.numbers || !found.numbers->rates.same_windows(mine.rates);
+    // Also where the numbers are the same: rules that count calls for a function of this process's
+    // own come and go without a change of them.
+    if (mine.windows && (is_other_size || holds_old_calls_)) {
+        mine.windows->restart(now_ns());
+    }
     if (!is_same) {
-        const bool is_other_size = !found.numbers || !found.numbers->rates.same_windows(mine.rates);
-        if (mine.windows && (is_other_size || holds_old_calls_)) {
-            mine.windows->restart(now_ns());
-        }
         cell.clip(mine.config, now_ns());
     }
     // relaxed: as in follow()

@@ -140,7 +140,9 @@ def running(directory, configuration, app=SYNC, workers=2, starts=None):
                 process.kill()
 
 
-@pytest.fixture(params=[SYNC, UVICORN], ids=["sync", "uvicorn"])
+@pytest.fixture(
+    params=[pytest.param(SYNC, marks=pytest.mark.slow), UVICORN], ids=["sync", "uvicorn"]
+)
 def app(request):
     return request.param
 

@@ -13,11 +13,13 @@ import json
 import os
 import random
 import signal
+import socket
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from bench.recycle.answers import pid_in
 from bench.recycle.load import Load, send
 from bench.stamp import stamp
 
@@ -29,6 +31,7 @@ pytestmark = pytest.mark.stress
 
 ROOT = Path(__file__).parents[2]
 APP = "bench.recycle.app:app"
+UNLIMITED = {"max_requests": None}
 SETTINGS = {
     "workers": (1, 2),
     "loop": ("uvloop", "asyncio"),
@@ -134,6 +137,36 @@ def test_thirty_two_clients_half_of_them_new(tmp_path):
         tmp_path, combination, requests=1500, max_requests=100, think=0.02, clients=32
     )
     check(result, totals, requests=1500, recycles=3)
+
+
+def test_two_thousand_idle_connections_are_handed_over_at_once(tmp_path):
+    """More than a queue of descriptors holds: workers and supervisor wait for each other."""
+    request = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n"
+    with (
+        service(tmp_path, app=APP, path=ROOT, policy=UNLIMITED, log_level="warning") as running,
+        ExitStack() as stack,
+    ):
+        clients = []
+        for _ in range(2000):
+            client = socket.create_connection(("127.0.0.1", running.port), timeout=20)
+            clients.append(stack.enter_context(client))
+        before = {_asked(client, request, b"a") for client in clients}
+        running.recycle(0)
+        (record,) = running.until(running.recycles)
+        after = {_asked(client, request, b"b") for client in clients}
+        assert (record["handed_over"], record["aborted"]) == (2000, 0)
+        assert (len(before), len(after), before & after) == (1, 1, set())
+
+
+def _asked(client, request, body):
+    """The process that has answered."""
+    client.sendall(request + body)
+    answer = b""
+    while (pid := pid_in(answer.partition(b"\r\n\r\n")[2], body)) is None:
+        more = client.recv(1000)  # times out
+        assert more, answer
+        answer += more
+    return pid
 
 
 @pytest.mark.parametrize(

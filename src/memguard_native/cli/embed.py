@@ -39,6 +39,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "embed",
         help="serve an embedding model to OpenAI's clients",
+        usage="memguard embed [OPTIONS]",
         description="Serve an embedding model over OpenAI's HTTP interface (POST /v1/embeddings), "
         "with its memory watched and its backend behind a circuit breaker.",
         epilog="Each option of the last two groups has an environment variable, as with `memguard "

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from memguard_native.cli.settings import Given
 
 _INSTALL = "pip install 'memguard-native[serve]'"
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s [%(process)d]: %(message)s"
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -115,5 +114,7 @@ def _configure_logging(level: str) -> None:
     import logging
     import sys
 
+    from memguard_native.recycling.logs import FORMAT
+
     known = "debug" if level == "trace" else level  # which only uvicorn has
-    logging.basicConfig(level=known.upper(), format=_LOG_FORMAT, stream=sys.stderr)
+    logging.basicConfig(level=known.upper(), format=FORMAT, stream=sys.stderr)

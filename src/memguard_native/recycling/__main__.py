@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 
-from memguard_native.recycling.loading import configure_logging
+from memguard_native.recycling.logs import configure_logging
 from memguard_native.recycling.messages import Channel
 from memguard_native.recycling.settings import ServiceSettings, WorkerPlace
 from memguard_native.recycling.zygote import Zygote, end_process, end_with

@@ -39,6 +39,7 @@ def workers(supervisor: Supervisor) -> dict[str, Any]:
             "start": supervisor.template.method,
             "uptime": round(now - supervisor.started_at, 1),
             "wanted": supervisor.wanted,
+            "dry_run": supervisor.settings.policy.dry_run,
         },
         "workers": [_worker(one, supervisor, now) for one in found],
         "recycles": [one.to_dict() for one in supervisor.recycles.newest],
@@ -74,6 +75,8 @@ def _worker(worker: WorkerProcess, supervisor: Supervisor, now: float) -> dict[s
 
 def recycle(supervisor: Supervisor, number: object) -> dict[str, Any]:
     """Have one worker replaced, or all (None)."""
+    if supervisor.settings.policy.dry_run:
+        return {"error": "this service runs dry (--dry-run): it replaces nobody"}
     serving = supervisor.workforce.serving
     chosen = [one for one in serving if number is None or one.number == number]
     if not chosen:

@@ -61,10 +61,12 @@ class GroupRule:
         if now < self._next_look_at:
             return
         self._next_look_at = now + self._sample_interval
+        if self.chosen is not None:
+            return  # what it has yet says nothing about the others: they begin at none
         self._above = self._above + 1 if taken_bytes > self._max_bytes else 0
         if self._above < self._confirm_samples:
             return
         self._above = 0
-        if self.chosen is None and growth:
+        if growth:
             self.chosen = max(growth, key=lambda generation: growth[generation])
             self.chosen_at = now

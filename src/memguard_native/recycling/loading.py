@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
-import logging
-import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -44,13 +42,26 @@ def load_objects(
     Raises ConfigError: an import string leads nowhere. What the application's code raises.
     """
     if app is None:
-        imported = import_attribute("app", settings.app)
-        app = imported() if settings.factory else imported
+        app = _import_app(settings)
     if preload is None and settings.preload is not None:
         preload = import_attribute("preload", settings.preload)
     if preload is not None:
         _kept.append(preload())
     return Objects(app, _warm_up_of(settings, warm_up))
+
+
+def _import_app(settings: ServiceSettings) -> object:
+    found = import_attribute("app", settings.app)
+    if not callable(found):
+        raise ConfigError("app", settings.app, f"must name an ASGI application; it is {found!r}")
+    if not settings.factory:
+        return found
+    try:
+        inspect.signature(found).bind()
+    except TypeError:
+        allowed = "must name a function without arguments that returns the application"
+        raise ConfigError("app", settings.app, f"{allowed}, with factory=True") from None
+    return found()
 
 
 _kept: list[object] = []
@@ -103,7 +114,8 @@ async def _request(server: RecyclingServer, path: str) -> None:
         "server": ("127.0.0.1", 0),
         "state": dict(server.lifespan.state),
     }
-    await server.config.loaded_app(scope, receive, send)
+    application: Any = server.config.loaded_app
+    await application(scope, receive, send)
     if not 200 <= status < 400:
         raise RuntimeError(f"the warm-up request {path} was answered with {status or 'nothing'}")
 
@@ -129,16 +141,30 @@ def import_attribute(field: str, name: str) -> Any:
 
 
 def server_config(settings: ServiceSettings, app: object) -> uvicorn.Config:
-    """uvicorn's configuration of a worker. Raises ConfigError: an option that uvicorn has not."""
+    """uvicorn's configuration of a worker, loaded.
+
+    Raises ConfigError: an option that uvicorn has not, or cannot use: a file that is not there.
+    """
     import uvicorn
 
     options = checked_options(settings.uvicorn_options)
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        timeout_keep_alive=settings.timeout_keep_alive,  # type: ignore[arg-type]
-        backlog=BACKLOG,
-        **options,
-    )
+    try:
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            timeout_keep_alive=settings.timeout_keep_alive,  # type: ignore[arg-type]
+            backlog=BACKLOG,
+            **options,
+        )
+        config.load()
+    except (OSError, ValueError, AssertionError, KeyError) as error:
+        files = {
+            name: value
+            for name, value in options.items()
+            if name.startswith(("ssl_", "log_config")) and name != "ssl_keyfile_password"
+        }
+        allowed = f"must be what uvicorn can use: {type(error).__name__}: {error}"
+        raise ConfigError("options of uvicorn", files or sorted(options), allowed) from error
+    return config
 
 
 def import_server() -> None:
@@ -155,17 +181,3 @@ def new_runner(config: uvicorn.Config) -> asyncio.Runner:
         return asyncio.Runner(loop_factory=config.get_loop_factory())
     config.setup_event_loop()  # before uvicorn 0.36
     return asyncio.Runner()
-
-
-def configure_logging(level: str | int | None) -> None:
-    """Show what this package logs in a process where nobody has said how."""
-    package = logging.getLogger("memguard_native")
-    if package.hasHandlers():
-        return
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(process)d]: %(message)s")
-    )
-    package.addHandler(handler)
-    known = "debug" if level == "trace" else level or "info"  # which only uvicorn has
-    package.setLevel(known.upper() if isinstance(known, str) else known)

@@ -240,7 +240,7 @@ class Planner:
         return True
 
     def _replace(self, view: WorkerView, reason: Reason, turn: _Turn) -> None:
-        has_room = self._has_room(view, turn.group)
+        has_room = self._has_room(view, turn)
         if self._overlap and has_room:
             turn.start(Start(view.number, view.generation, reason))
             self._started_for[view.generation] = reason
@@ -258,10 +258,12 @@ class Planner:
             self._tell(turn, "retire_first", view.number, text, view.generation)
         self._note_start(view, reason, turn)
 
-    def _has_room(self, view: WorkerView, group: Group) -> bool:
-        if group.taken_bytes is None or group.limit_bytes is None or view.ready_bytes is None:
+    def _has_room(self, view: WorkerView, turn: _Turn) -> bool:
+        taken, limit = turn.group
+        if taken is None or limit is None or view.ready_bytes is None:
             return True
-        return group.limit_bytes - group.taken_bytes >= view.ready_bytes * _ROOM
+        # Those that start have not taken theirs yet: it would be promised twice.
+        return limit - taken >= view.ready_bytes * _ROOM * (turn.starting + 1)
 
     def _note_start(self, view: WorkerView, reason: Reason, turn: _Turn) -> None:
         self._started_at = turn.now
@@ -287,7 +289,10 @@ class Planner:
             self._starts.popleft()
         if len(self._starts) > most and turn.now - self._storm_told_at > _STORM_PERIOD:
             self._storm_told_at = turn.now
-            text = f"more than {most} replacements within 15 minutes: is a limit too low?"
+            text = (
+                f"more than {most} replacements were begun within 15 minutes: is a limit too low, "
+                "or do new workers fail?"
+            )
             turn.notes.append(Note("recycle_storm", None, text))
 
     # --- memory ---------------------------------------------------------------------------------
@@ -336,6 +341,7 @@ class _Turn:
         self.alive = {view.generation for view in live}
         self.held = {view.number for view in live}
         self.ready = [view for view in live if view.state is WorkerState.ready]
+        self.starting = len(live) - len(self.ready)
         self.processes = len(views)
         self.actions: list[Start | Drain] = []
         self.notes: list[Note] = []
@@ -347,6 +353,7 @@ class _Turn:
     def start(self, order: Start) -> None:
         self.actions.append(order)
         self.processes += 1
+        self.starting += 1
         self.held.add(order.number)
         if order.replaces is not None:
             self._replaced.add(order.replaces)

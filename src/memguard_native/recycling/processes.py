@@ -57,6 +57,8 @@ class WorkerProcess:
         self.private_before: int | None = None
         self.farewell: Mapping[str, Any] | None = None
         """What it said before it ended."""
+        self.failure: str | None = None
+        """Why we have ended it, if not to replace it."""
         self.gone_at: float | None = None
         """When its end was seen, before its status is known."""
         self.zygote: ZygoteProcess | None = None

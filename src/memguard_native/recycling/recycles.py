@@ -43,10 +43,10 @@ class RecycleRecord:
     """Own memory of the old one at last, and of the new one when it was ready."""
 
     @property
-    def freed_bytes(self) -> int:
-        """How much less the new one has; never < 0."""
+    def freed_bytes(self) -> int | None:
+        """How much less the new one has; never < 0. None: one of them is not known."""
         if self.private_bytes_before is None or self.private_bytes_after is None:
-            return 0
+            return None
         return max(0, self.private_bytes_before - self.private_bytes_after)
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,7 +56,8 @@ class RecycleRecord:
     def __str__(self) -> str:
         parts = [f"worker {self.number} was replaced: {self.reason}"]
         if self.evidence:
-            parts.append(", ".join(f"{name}={value}" for name, value in self.evidence.items()))
+            figures = ", ".join(f"{name}={value}" for name, value in self.evidence.items())
+            parts.append(f"at {figures}")
         if self.boot_s is not None:
             parts.append(f"boot {self.boot_s:.2f} s")
         if self.drain_s is not None:
@@ -77,6 +78,8 @@ class Recycles:
         self.freed_bytes: Counter[str] = Counter()
         self.handed_over = 0
         self.aborted = 0
+        self.only_told = 0
+        """Replacements that a dry run has told instead."""
         self.capacity_gap_seconds = 0.0
         """Time with fewer workers ready than wanted, since all were ready for the first time."""
 
@@ -104,7 +107,7 @@ class Recycles:
         )
         self.newest.append(record)
         self.by_reason[reason] += 1
-        self.freed_bytes[reason] += record.freed_bytes
+        self.freed_bytes[reason] += record.freed_bytes or 0
         self.handed_over += record.handed_over
         self.aborted += record.aborted
         return record
@@ -116,5 +119,6 @@ class Recycles:
             "freed_bytes": dict(self.freed_bytes),
             "handed_over": self.handed_over,
             "aborted": self.aborted,
+            "only_told": self.only_told,
             "capacity_gap_seconds": round(self.capacity_gap_seconds, 3),
         }

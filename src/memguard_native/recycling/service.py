@@ -16,7 +16,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from memguard_native import _core
@@ -25,6 +25,7 @@ from memguard_native.memory.sample import MemorySample
 from memguard_native.memory.surroundings import read_surroundings
 from memguard_native.recycling.children import os_threads
 from memguard_native.recycling.listener import inherited_listener, open_listener
+from memguard_native.recycling.logs import configure_logging
 from memguard_native.recycling.policy import RecyclePolicy, ResolvedPolicy
 from memguard_native.recycling.settings import BACKLOG, MOST_PROCESSES, ServiceSettings
 from memguard_native.recycling.supervisor import Supervisor
@@ -156,6 +157,7 @@ def run(
     listener = None if uds or fd is not None else inherited_listener()
     if listener is None:
         listener = open_listener(host=host, port=port, uds=uds, fd=fd, backlog=BACKLOG)
+    configure_logging(uvicorn_options.get("log_level"))
     supervisor = Supervisor(
         settings,
         listener,
@@ -187,6 +189,10 @@ def _with_request_limit(policy: RecyclePolicy, options: dict[str, Any]) -> Recyc
     for name, instead in _NOT_HERE.items():
         if name in options:
             raise ConfigError(name, options[name], instead)
+    for field in fields(policy):
+        if field.name in options:
+            allowed = f"belongs to the policy: policy=RecyclePolicy({field.name}=...)"
+            raise ConfigError(field.name, options[field.name], allowed)
     if "limit_max_requests" not in options:
         return policy
     limit = options.pop("limit_max_requests")

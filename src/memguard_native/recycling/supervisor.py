@@ -147,7 +147,6 @@ class Supervisor:
         self._exit_code: int | None = None
         self._final_code = 0
         self._failure: ConfigError | None = None
-        self._unready: str | None = None
 
     def run(self) -> int:
         """Serve until the end; the exit code: 0, or 1 if the service could not go on.
@@ -244,6 +243,7 @@ class Supervisor:
         plan = self._planner.decide(now, self.wanted, views, self._group)
         for note in plan.notes:
             logger.warning("%s", note.text, extra={"event": f"recycling.{note.kind}"})
+            self.recycles.only_told += note.kind == "dry_run"
         for action in plan.actions:
             if isinstance(action, Start):
                 self.workforce.start(action, self.template.zygote, now)
@@ -274,6 +274,8 @@ class Supervisor:
         )
         if worker.ready_at is None and not self.workforce.has_been_ready:
             self._fail_to_start(worker, why)
+        elif worker.ready_at is None and worker.replaces in self.workforce.workers:
+            logger.error("worker %d stays, and its replacement is tried again", worker.number)
         elif worker.ready_at is not None and not (was_told and worker.drained_for is None):
             reason = worker.drained_for or Reason.crash
             successor = self.workforce.by_number(worker.number)
@@ -351,7 +353,7 @@ class Supervisor:
             self.template.spawn_instead(zygote)
             return
         self.template.drop(zygote)
-        allowed = f"must be 'spawn' for this application, and an import string: {hazard}"
+        allowed = f"must be 'auto' or 'spawn', with an import string for the application: {hazard}"
         self._refuse(ConfigError("start", "zygote", allowed))
 
     # --- what people want -----------------------------------------------------------------------
@@ -399,6 +401,9 @@ class Supervisor:
                 self.template.reaped(found.si_pid)
 
     def _renew(self, now: float) -> None:
+        logger.info("SIGHUP: all workers are to be replaced, one after the other")
+        if not self.template.can_load_again:
+            logger.warning("the application is an object: its code is not loaded anew")
         self._manager.reloading()
         if self.template.renew():
             return
@@ -455,7 +460,7 @@ def _hazard(frame: Frame) -> str | None:
     """Why a process in this state cannot be forked safely; None: it can."""
     threads = frame.payload["threads"]
     if threads:
-        return f"the application has started {len(threads)} threads ({', '.join(threads[:5])})"
+        return f"the application has started threads ({', '.join(threads[:5])})"
     if frame.payload["has_cuda"]:
         return "torch has initialised CUDA, which does not survive a fork"
     return None

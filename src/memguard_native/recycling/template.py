@@ -73,6 +73,11 @@ class Template:
         return self._start == "auto" and self._starter.can_spawn
 
     @property
+    def can_load_again(self) -> bool:
+        """Whether new workers may have other code: not where the application is an object."""
+        return self._starter.can_spawn
+
+    @property
     def method(self) -> str:
         """How workers are started: "zygote" or "spawn"."""
         return "spawn" if self._spawns else "zygote"

@@ -118,6 +118,7 @@ class Worker:
         self._beats = 0
         self._connection_seq = 0
         self._is_alone = False
+        self._has_lost_segment = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watchdog: _core.Watchdog | None = None
         self.memory = WorkerMemory(settings, place, self.ask_from_any_thread, self.withdraw)
@@ -242,7 +243,6 @@ class Worker:
 
         objects = load_objects(self._settings) if self._objects is None else self._objects
         config = server_config(self._settings, objects.app)
-        config.load()
         self._warm_up = objects.warm_up
         return RecyclingServer(
             config,
@@ -273,8 +273,9 @@ class Worker:
         # Now, because the application may have said what its load is while it started up.
         requests = self.memory.monitor.load.requests
         config = self._server.config
+        application: Any = config.loaded_app
         config.loaded_app = WorkerApplication(
-            config.loaded_app,
+            application,
             begin=requests.begin,
             end=requests.end,
             readiness=lambda: self._unready,
@@ -310,11 +311,19 @@ class Worker:
 
     def _on_second(self) -> None:
         if not self._segment.has_its_name():  # removed or replaced: as breakers do
-            self._segment = segment.attach_again(self._segment)
-            self._begin_page("starting" if self._ready_at is None else "ready")
+            self._attach_again()
         if self._ready_at is not None:
             self.memory.on_second()
             self._check_limits()
+
+    def _attach_again(self) -> None:
+        try:
+            self._segment = segment.attach_again(self._segment)
+            self._begin_page("starting" if self._ready_at is None else "ready")
+        except MemguardError as error:  # requests are served all the same
+            if not self._has_lost_segment:
+                self._has_lost_segment = True
+                logger.error("worker %d is not seen any more: %s", self._place.number, error)
 
     def _on_request(self) -> None:
         # For each request: all limits would take as long as the rest of what is ours.

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from memguard_native import segment
+from memguard_native.errors import SegmentError
 from memguard_native.recycling.children import other_members, signal_group
 from memguard_native.recycling.messages import (
     ChannelClosedError,
@@ -210,7 +211,8 @@ class Workforce:
             self._on_ceiling(worker, self._clock())
             return
         worker.wishes(reason, self._clock(), evidence)
-        logger.info("worker %d is to be replaced: %s %s", worker.number, reason, dict(evidence))
+        figures = ", ".join(f"{name}={value}" for name, value in evidence.items())
+        logger.info("worker %d asks to be replaced: %s (%s)", worker.number, reason, figures)
 
     def _on_ceiling(self, worker: WorkerProcess, now: float) -> None:
         if worker.drained_for is Reason.ceiling:
@@ -218,7 +220,12 @@ class Workforce:
         self._look_at(worker)
         own_bytes = worker.page.get("own_bytes")
         worker.evidence = {"own_bytes": own_bytes, "hard_bytes": self._settings.policy.hard_memory}
-        logger.error("worker %d is over the ceiling of memory: %s", worker.number, worker.evidence)
+        logger.error(
+            "worker %d is over the ceiling of memory: %s of %s bytes",
+            worker.number,
+            own_bytes,
+            self._settings.policy.hard_memory,
+        )
         if self._settings.policy.dry_run:
             logger.warning("worker %d would be replaced: ceiling (dry run)", worker.number)
             return
@@ -278,7 +285,10 @@ class Workforce:
     def look_at_segment(self) -> None:
         """Once a second: this process lives, and the file is the one that workers have."""
         if not self._segment.has_its_name():
-            self._segment = segment.attach_again(self._segment)
+            try:
+                self._segment = segment.attach_again(self._segment)
+            except SegmentError as error:  # those who serve go on; what they tell is not seen
+                logger.error("workers are not seen any more: %s", error)
         self._segment.core.beat()
 
     def was_late(self, now: float) -> None:
@@ -301,9 +311,8 @@ class Workforce:
                 worker.signal(signal.SIGKILL)
         elif worker.ready_at is None:
             if now - worker.started_at > self._ready_timeout:
-                logger.error(
-                    "worker %d was not ready within %g s", worker.number, self._ready_timeout
-                )
+                worker.failure = f"it was not ready within {self._ready_timeout:g} s"
+                logger.error("worker %d: %s", worker.number, worker.failure)
                 self._abort(worker, now)
         elif self._hangs(worker, now):
             logger.error(
@@ -311,7 +320,7 @@ class Workforce:
                 worker.number,
                 worker.page["loop_heartbeat_age"],
             )
-            worker.drained_for = Reason.hang
+            worker.drained_for, worker.failure = Reason.hang, "its event loop hung"
             worker.evidence = {"heartbeat_age": round(worker.page["loop_heartbeat_age"], 1)}
             self._abort(worker, now)
         is_gone = worker.gone_at is not None and now - worker.gone_at > _STATUS_PATIENCE
@@ -376,8 +385,8 @@ def _why(worker: WorkerProcess, status: int | None) -> str | None:
     farewell = worker.farewell or {}
     if "failed" in farewell:
         return str(farewell["failed"])
-    if worker.drained_for is Reason.hang:
-        return "its event loop hung"
+    if worker.failure is not None:
+        return worker.failure
     if worker.state is WorkerState.draining:
         return None
     if status is None:

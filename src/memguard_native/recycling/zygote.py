@@ -20,6 +20,7 @@ import selectors
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -100,7 +101,7 @@ class Zygote:
             Kind.loaded,
             payload={
                 "load_s": round(time.monotonic() - started, 3),
-                "threads": os_threads()[1:][:20],
+                "threads": _other_threads()[:20],
                 "has_cuda": _has_cuda(),
                 "private_bytes": _core.private_bytes(),
             },
@@ -128,7 +129,6 @@ class Zygote:
         import_server()
         # Imports the protocols, and says now what is wrong with the options.
         config = server_config(self._settings, objects.app)
-        config.load()
         new_runner(config)  # and uvloop, 4 MB in each worker; no loop is made before it is entered
         return objects
 
@@ -206,6 +206,13 @@ def _reseed() -> None:
     """Each worker draws other numbers from numpy too; `random` sees to it by itself."""
     if (numpy_random := sys.modules.get("numpy.random")) is not None:
         numpy_random.seed()
+
+
+def _other_threads() -> list[str]:
+    """All but this one, the native ones too; Python's by the names that it knows them by."""
+    named = [one.name for one in threading.enumerate() if one is not threading.current_thread()]
+    native = len(os_threads()) - 1 - len(named)
+    return [*named, *["a native thread"] * native]
 
 
 def _has_cuda() -> bool:

@@ -51,6 +51,10 @@ class Service:
         found = self.ask({"command": "workers"})["workers"]
         return [one for one in found if state is None or one["state"] == state]
 
+    def wanted(self) -> int:
+        """How many workers are to serve."""
+        return self.ask({"command": "workers"})["supervisor"]["wanted"]
+
     def recycles(self) -> list[dict[str, Any]]:
         return self.ask({"command": "workers"})["recycles"]
 

@@ -107,6 +107,17 @@ def send_message(channel, message, descriptors=()):
     socket.send_fds(channel, [json.dumps(message).encode()], list(descriptors))
 
 
+async def tell(channel, message):
+    """Send it as soon as there is room: the queue is as short as can be."""
+    while True:
+        try:
+            send_message(channel, message)
+        except BlockingIOError:
+            await asyncio.sleep(0.001)
+        else:
+            return
+
+
 async def work(settings, listener, control):
     refused = 0
 
@@ -151,9 +162,9 @@ async def work(settings, listener, control):
     serving = asyncio.ensure_future(server.serve([listener]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.001)
-    send_message(control, {"kind": "ready"})
+    await tell(control, {"kind": "ready"})
     await serving
-    send_message(control, {"kind": "ended", "refused": refused, **stats()})
+    await tell(control, {"kind": "ended", "refused": refused, **stats()})
 
 
 def main():

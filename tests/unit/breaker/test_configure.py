@@ -429,3 +429,12 @@ def test_a_pile_up_in_shadow_lets_calls_run(clock):
 def test_a_share_out_of_its_range_is_refused(share):
     with pytest.raises(ConfigError, match="enforce"):
         CircuitBreaker("gradual", enforce=share)
+
+
+def test_calls_from_before_a_rule_was_taken_away_are_forgotten_when_it_comes_back(clock):
+    breaker = CircuitBreaker("came back", clock=clock, trip_if=pile_up(3))
+    breaker.call(succeed)
+    breaker.configure(trip_if=())
+    breaker.call(succeed)
+    breaker.configure(trip_if=pile_up(3))
+    assert breaker.snapshot().window_calls == 0

@@ -306,7 +306,7 @@ def test_each_option_is_a_line_of_the_help(capsys, setting):
     assert not setting.default or line.endswith(f"[{setting.default}]")
 
 
-@pytest.mark.parametrize("command", ["serve", "workers", "recycle"])
+@pytest.mark.parametrize("command", ["serve", "embed", "workers", "recycle"])
 def test_the_documented_help_is_the_help(capsys, monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):

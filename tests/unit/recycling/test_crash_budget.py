@@ -83,17 +83,26 @@ def fail(budget: CrashBudget, times: int, *, at: float = 0.0, apart: float = 1.0
     return at + (times - 1) * apart
 
 
-def test_more_than_twenty_ends_within_ten_minutes_without_a_ready_worker_are_hopeless(budget):
-    now = fail(budget, 20)
+def test_more_than_ten_ends_within_ten_minutes_without_a_ready_worker_are_hopeless(budget):
+    now = fail(budget, 10)
     assert not budget.is_spent(now, is_any_ready=False)
     fail(budget, 1, at=now)
     assert budget.is_spent(now, is_any_ready=False)
 
 
 def test_ends_of_ten_minutes_ago_do_not_count(budget):
-    fail(budget, 21, apart=30.0)
+    fail(budget, 11, apart=60.0)
     assert budget.is_spent(600.0, is_any_ready=False)
     assert not budget.is_spent(600.1, is_any_ready=False)
+
+
+def test_a_single_worker_that_never_starts_is_given_up_within_ten_minutes(budget):
+    now = 0.0
+    while not budget.is_spent(now, is_any_ready=False):
+        budget.crashed(0, now, was_ready=False, age=1.0)
+        while not budget.may_start(0, now):
+            now += 1.0
+    assert now < 600.0
 
 
 def test_as_long_as_a_worker_is_ready_nothing_is_hopeless(budget):
@@ -102,7 +111,7 @@ def test_as_long_as_a_worker_is_ready_nothing_is_hopeless(budget):
 
 
 def test_ends_before_a_worker_was_ready_do_not_count(budget):
-    now = fail(budget, 20)
+    now = fail(budget, 10)
     budget.is_spent(now, is_any_ready=True)
-    now = fail(budget, 20, at=now)
+    now = fail(budget, 10, at=now)
     assert not budget.is_spent(now, is_any_ready=False)

@@ -92,3 +92,11 @@ def test_as_long_as_it_drains_nobody_else_is_chosen(looks):
     looks.look(1001, 1001, 1001)
     del looks.growth[2]
     assert looks.look(*[1001] * 6) == 2
+
+
+def test_figures_of_the_time_when_it_was_still_there_do_not_count_against_the_next_one(looks):
+    looks.look(1001, 1001, 1001)
+    del looks.growth[2]
+    looks.look(1001, 1001)  # it drains, and has its memory still
+    looks.present.discard(2)
+    assert [looks.look(1001) for _ in range(3)] == [None, None, 3]

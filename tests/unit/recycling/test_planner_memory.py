@@ -20,7 +20,7 @@ def crowded(*, wanted: int = 2, free: float = 109.0, own: int | None = 100) -> F
     return fleet
 
 
-def test_with_room_for_a_tenth_more_than_its_baseline_the_replacement_starts_first():
+def test_with_needed_a_tenth_more_than_its_baseline_the_replacement_starts_first():
     assert crowded(free=110.1).decide() == [Start(0, 1, Reason.requests)]
 
 
@@ -235,3 +235,22 @@ def test_memory_after_a_replacement_for_another_reason_is_no_sign_that_it_does_n
     for reason in (Reason.leak, Reason.requests, Reason.leak):
         generation = fleet.recycle(generation, reason)
     assert fleet.texts("recycling_does_not_help") == []
+
+
+def test_room_for_one_is_not_given_to_two_replacements_of_one_decision():
+    fleet = Fleet(rules={"max_concurrent": 2, "min_interval": 0.0}).begin(own_bytes=100 * MIB)
+    fleet.group = Group(880 * MIB, 1000 * MIB)
+    fleet.asks(1)
+    fleet.asks(2)
+    assert fleet.decide() == [Start(0, 1, Reason.requests)]
+
+
+def test_room_that_a_starting_worker_will_take_is_not_given_to_another():
+    fleet = Fleet(rules={"max_concurrent": 2}).begin(own_bytes=100 * MIB)
+    fleet.asks(1)
+    fleet.asks(2)
+    fleet.group = Group(781 * MIB, 1000 * MIB)
+    assert fleet.decide() == [Start(0, 1, Reason.requests)]
+    assert fleet.decide(after=10.0) == []
+    fleet.group = Group(779 * MIB, 1000 * MIB)  # a tenth more than two will have
+    assert fleet.decide() == [Start(1, 2, Reason.requests)]

@@ -66,7 +66,8 @@ def worker():
 
 def test_a_record_says_in_a_line_why_and_how():
     assert str(RecycleRecord(**FULL)) == (
-        "worker 1 was replaced: memory; own_bytes=300, max_bytes=200; boot 0.25 s; drain 1.50 s; "
+        "worker 1 was replaced: memory; at own_bytes=300, max_bytes=200; boot 0.25 s; "
+        "drain 1.50 s; "
         "8 connections handed over, 1 aborted; memory 300.0 -> 100.0 MiB"
     )
 
@@ -87,7 +88,7 @@ def test_a_record_as_json_has_all_its_fields_and_what_was_freed(fields):
 
 @pytest.mark.parametrize(
     ("before", "after", "freed"),
-    [(300, 100, 200), (100, 300, 0), (None, 100, 0), (300, None, 0)],
+    [(300, 100, 200), (100, 300, 0), (None, 100, None), (300, None, None)],
 )
 def test_what_was_freed_is_the_difference_and_never_negative(before, after, freed):
     memory = {"private_bytes_before": before, "private_bytes_after": after}
@@ -157,6 +158,7 @@ def test_totals_are_counted_by_reason(worker):
         "freed_bytes": {"memory": 300, "requests": 0},
         "handed_over": 9,
         "aborted": 3,
+        "only_told": 0,
         "capacity_gap_seconds": 0.123,
     }
 
