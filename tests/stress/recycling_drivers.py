@@ -138,8 +138,9 @@ def is_settled(running, workers):
 class Client:
     """A kept connection that never connects again; each answer is checked."""
 
-    def __init__(self, port):
-        self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    def __init__(self, port, connection=None):
+        """`connection`: there is one, or will be."""
+        self.socket = connection or socket.create_connection(("127.0.0.1", port), PATIENCE)
         self.port = self.socket.getsockname()[1]
         self._body = b""
         self._asked = 0
