@@ -126,8 +126,7 @@ class Template:
         if zygote is self._loading:
             self._loading = None
             self._is_renewing = False
-        if not zygote.is_gone:
-            self._retire(zygote)
+        self._retire(zygote)
         if not self.can_start:
             self._load_later()
 
@@ -143,8 +142,9 @@ class Template:
         return True
 
     def _retire(self, zygote: ZygoteProcess) -> None:
-        self._old.append(zygote)
-        zygote.channel.send(Kind.exit)
+        if not zygote.is_gone:
+            self._old.append(zygote)
+            zygote.channel.send(Kind.exit)
 
     # --- ends -----------------------------------------------------------------------------------
 
