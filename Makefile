@@ -32,7 +32,8 @@ unit: $(STAMPS)/build $(STAMPS)/test
 # instructions.
 FREETHREADED := .venv-freethreaded
 NEEDS_GIL    := tests/unit/embedding tests/unit/cli/test_embed.py tests/stress/test_instruction_budget.py \
-	tests/unit/recycling/test_contract.py $(wildcard tests/unit/recycling/test_server*.py)
+	tests/unit/recycling/test_contract.py $(wildcard tests/unit/recycling/test_server*.py) \
+	$(wildcard tests/stress/test_recycling_*.py)
 test-freethreaded:
 	@$(PYTHON) -c 'import sysconfig, sys; sys.exit(not sysconfig.get_config_var("Py_GIL_DISABLED"))' || \
 		{ echo "$(PYTHON) is no free-threaded CPython: see docs/free-threading.md" >&2; exit 2; }

@@ -7,7 +7,7 @@ the best of all runs, and every run's value is kept beside it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench import rivals
@@ -111,7 +111,7 @@ def is_settled(gate: dict[str, Any]) -> bool:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    parts = ["# Benchmark results", "", *_stamp_lines(report)]
+    parts = ["# Benchmark results", "", *stamp_lines(report)]
     for suite in report["suites"]:
         parts += ["", f"## {suite['name']}", "", suite["question"], "", *_table(suite)]
         if suite["gates"]:
@@ -119,7 +119,8 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _stamp_lines(report: dict[str, Any]) -> list[str]:
+def stamp_lines(report: Mapping[str, Any]) -> list[str]:
+    """When, where and with what a report was made."""
     stamp = report["stamp"]
     python = stamp["python"]
     built = python["built"]
@@ -132,7 +133,7 @@ def _stamp_lines(report: dict[str, Any]) -> list[str]:
         f"{stamp['date']}, {stamp['cpu']}, {stamp['cores']} cores, {stamp['kernel']}, "
         f"load {stamp['load']}; {python['implementation']} {python['version']} "
         f"({python['compiler']}, {', '.join(made)}{'' if python['gil'] else ', no GIL'})"
-        f"{'; quick run' if report['quick'] else ''}.",
+        f"{'; quick run' if report.get('quick') else ''}.",
         "",
         f"{versions}.",
     ]
@@ -159,7 +160,7 @@ def _timed_table(suite: dict[str, Any]) -> list[str]:
             cells[0] = case["absent"]
         relative = f"{own[compared] / unit:.2f}" if unit and compared in own else ""
         rows.append([_named(case["name"]), case["version"] or "", *cells, relative])
-    return _grid(rows)
+    return grid(rows)
 
 
 def _recorded_table(suite: dict[str, Any]) -> list[str]:
@@ -173,7 +174,7 @@ def _recorded_table(suite: dict[str, Any]) -> list[str]:
     # A table is read from top to bottom: what there is more of goes down.
     if len(metrics) > len(suite["cases"]):
         rows = [list(column) for column in zip(*rows, strict=True)]
-    return _grid(rows)
+    return grid(rows)
 
 
 def _gates(gates: Sequence[dict[str, Any]]) -> list[str]:
@@ -181,7 +182,7 @@ def _gates(gates: Sequence[dict[str, Any]]) -> list[str]:
     for gate in gates:
         met = "yes" if gate["met"] else "**no**" if gate["binding"] else "**no**, not binding"
         rows.append([gate["goal"], subject(gate), gate["limit"], _measured(gate), met])
-    return _grid(rows)
+    return grid(rows)
 
 
 def gate_line(suite: str, gate: dict[str, Any]) -> str:
@@ -225,7 +226,8 @@ def _named(name: str) -> str:
     return f"**{name}**" if name.startswith("memguard") else name
 
 
-def _grid(rows: Sequence[Sequence[str]]) -> list[str]:
+def grid(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table; its first row is the head."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
     lines = [f"| {' | '.join(cells)} |" for cells in padded]

@@ -278,7 +278,9 @@ class _Client:
             self.begin()
 
     def _fail(self, kind: Failure) -> None:
-        self._run.failures.append(Failed(time.monotonic(), kind))
+        assert self._socket is not None
+        port = self._socket.getsockname()[1]
+        self._run.failures.append(Failed(time.monotonic(), kind, port))
         self._is_waiting = False
         self._leave(Cause.failed)
         self._run.loop.call_later(self._run.load.pause, self.begin)

@@ -46,10 +46,11 @@ class Answer(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A request that was not."""
+    """A request that was not; `port` is the client's own, of the connection that it went over."""
 
     at: float
     kind: Failure
+    port: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -142,6 +142,21 @@ def test_failure_is_counted_by_its_kind_and_nothing_is_sent_again(
     assert result.extra_connects == 1
 
 
+def test_failure_is_told_with_the_client_s_port_of_its_connection() -> None:
+    async def ports() -> tuple[Result, list[int]]:
+        server, seen = Server([]), []
+
+        def noted(writer: asyncio.StreamWriter, body: bytes) -> bool:
+            seen.append(writer.get_extra_info("peername")[1])
+            return empty(writer, body)
+
+        server.deeds = [right, noted, right]
+        return await server.under(clients=1, requests=3), seen
+
+    result, seen = asyncio.run(ports())
+    assert [failed.port for failed in result.failures] == seen
+
+
 def test_connection_that_nobody_accepts_is_refused() -> None:
     load = Load(port=servers.free_port(), clients=2, requests=4, pause=0.0)
     result = asyncio.run(send(load))

@@ -35,7 +35,7 @@ def run(
         started_at=0.0,
         ended_at=1.0,
         answers=tuple(Answer(0.009 * n, latency, 7) for n in range(answers)),
-        failures=(Failed(0.5, Failure.reset),) * failed,
+        failures=(Failed(0.5, Failure.reset, 1),) * failed,
         connections={Cause.first: 8, Cause.chosen: 0, Cause.silent: extra},
     )
     return runs.Run(result, [0.25] * recycles, Shortage(below, 0.0))

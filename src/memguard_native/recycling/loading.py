@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memguard_native.errors import ConfigError
-from memguard_native.recycling.settings import BACKLOG, ServiceSettings
+from memguard_native.recycling.settings import ServiceSettings
 from memguard_native.recycling.uvicorn import checked_options
 
 if TYPE_CHECKING:
@@ -152,7 +152,6 @@ def server_config(settings: ServiceSettings, app: object) -> uvicorn.Config:
         config = uvicorn.Config(
             app,  # type: ignore[arg-type]
             timeout_keep_alive=settings.timeout_keep_alive,  # type: ignore[arg-type]
-            backlog=BACKLOG,
             **options,
         )
         config.load()

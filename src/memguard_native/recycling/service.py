@@ -151,12 +151,13 @@ def run(
         minute_s=minute_s,
         namespace=checked_namespace(namespace),
         supervisor=os.getpid(),
-        uvicorn_options={"host": host, "port": port, **uvicorn_options},
+        uvicorn_options={"host": host, "port": port, "backlog": BACKLOG, **uvicorn_options},
     )
     settings.check()
     listener = None if uds or fd is not None else inherited_listener()
     if listener is None:
-        listener = open_listener(host=host, port=port, uds=uds, fd=fd, backlog=BACKLOG)
+        backlog = settings.uvicorn_options["backlog"]
+        listener = open_listener(host=host, port=port, uds=uds, fd=fd, backlog=backlog)
     configure_logging(uvicorn_options.get("log_level"))
     supervisor = Supervisor(
         settings,

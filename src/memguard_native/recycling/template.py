@@ -122,11 +122,13 @@ class Template:
             self.zygote = None
 
     def drop(self, zygote: ZygoteProcess) -> None:
-        """It is of no use."""
+        """It is of no use; another one is tried later where there is none."""
         if zygote is self._loading:
             self._loading = None
             self._is_renewing = False
         self._retire(zygote)
+        if not self.can_start:
+            self._load_later()
 
     def renew(self) -> bool:
         """Load the application anew; whether that is under way, and workers have to wait for it."""
@@ -140,8 +142,9 @@ class Template:
         return True
 
     def _retire(self, zygote: ZygoteProcess) -> None:
-        self._old.append(zygote)
-        zygote.channel.send(Kind.exit)
+        if not zygote.is_gone:
+            self._old.append(zygote)
+            zygote.channel.send(Kind.exit)
 
     # --- ends -----------------------------------------------------------------------------------
 
@@ -173,9 +176,13 @@ class Template:
                 "replaced; name the application by an import string to have it loaded again"
             )
             return
+        logger.error("the zygote (process %d) is gone: the application is loaded again", zygote.pid)
+        self._load_later()
+
+    def _load_later(self) -> None:
+        """The first time at once: it may have been chance."""
         self._backoff = min(_LONGEST_BACKOFF, max(_FIRST_BACKOFF, self._backoff * 2))
         self._retry_at = self._clock() + (self._backoff if self._backoff > _FIRST_BACKOFF else 0.0)
-        logger.error("the zygote (process %d) is gone: the application is loaded again", zygote.pid)
 
     def look(self, now: float) -> None:
         """Ten times a second."""
@@ -202,6 +209,7 @@ class Template:
     def end(self) -> None:
         """All zygotes end when their last worker has."""
         self._is_ending = True
+        self._retry_at = None
         for zygote in (self.zygote, self._loading, *self._old):
             if zygote is not None and not zygote.is_gone:
                 zygote.channel.send(Kind.exit)

@@ -102,9 +102,13 @@ def service(
     environment: dict[str, str] | None = None,
     ready: bool = True,
     path: str | Path = HERE,
+    descriptors: int | None = None,
     **arguments: Any,
 ) -> Iterator[Service]:
-    """`recycling.run(app, **arguments)` in a process; with `ready` once all workers are."""
+    """`recycling.run(app, **arguments)` in a process; with `ready` once all workers are.
+
+    `descriptors`: each of its processes may have so many at most.
+    """
     log = directory / "log"
     # A test does not wait for what spares a real service: see `RecyclePolicy`.
     policy = {"min_lifetime": 0.0, "min_interval": 0.0, **arguments.pop("policy", {})}
@@ -112,7 +116,11 @@ def service(
     os.environ["MEMGUARD_DIR"] = str(directory)
     with log.open("a") as stderr:
         process = subprocess.Popen(
-            [sys.executable, str(HERE / "launcher.py"), json.dumps({"app": app, **settings})],
+            [
+                *([] if descriptors is None else _limited_to(descriptors)),
+                *(sys.executable, str(HERE / "launcher.py")),
+                json.dumps({"app": app, **settings}),
+            ],
             env={**os.environ, "PYTHONPATH": str(path), **(environment or {})},
             cwd=HERE,
             stdout=subprocess.PIPE,
@@ -131,6 +139,10 @@ def service(
         yield one
     finally:
         _end(process)
+
+
+def _limited_to(descriptors: int) -> list[str]:
+    return ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh"]
 
 
 def _end(process: subprocess.Popen[str]) -> None:

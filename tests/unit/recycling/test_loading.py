@@ -13,7 +13,7 @@ from memguard_native.errors import ConfigError
 from memguard_native.recycling import loading
 from memguard_native.recycling.loading import import_attribute, load_objects, server_config
 from memguard_native.recycling.policy import RecyclePolicy
-from memguard_native.recycling.settings import BACKLOG, ServiceSettings
+from memguard_native.recycling.settings import ServiceSettings
 
 MODULE = """
 made = []
@@ -208,12 +208,12 @@ def test_what_warm_up_raises_comes_through(module):
 # --- uvicorn --------------------------------------------------------------------------------------
 
 
-def test_uvicorn_is_told_the_backlog_of_the_supervisor_and_the_options():
+def test_uvicorn_is_told_the_options_of_the_service():
     app = Answering(200)
-    options = {"root_path": "/shop", "log_config": None}
+    options = {"root_path": "/shop", "log_config": None, "backlog": 17}
     config = server_config(settings(timeout_keep_alive=7.0, uvicorn_options=options), app)
     assert isinstance(config, uvicorn.Config)
-    assert (config.app, config.backlog, config.timeout_keep_alive) == (app, BACKLOG, 7.0)
+    assert (config.app, config.backlog, config.timeout_keep_alive) == (app, 17, 7.0)
     assert config.root_path == "/shop"
 
 

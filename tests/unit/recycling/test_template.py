@@ -1,0 +1,141 @@
+"""A template goes on being there: what has died, or could not be loaded, is tried again."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from memguard_native.recycling.messages import Channel, Kind, open_channel
+from memguard_native.recycling.processes import ZygoteProcess
+from memguard_native.recycling.template import Template
+
+LOADED = {"load_s": 0.1, "private_bytes": 0, "threads": [], "has_cuda": False}
+
+
+class Starter:
+    """Zygotes that are no processes; `others` are their ends of the channels."""
+
+    can_spawn = True
+
+    def __init__(self):
+        self.others = []
+
+    def start_zygote(self, now):
+        channel, other = open_channel()
+        self.others.append(Channel(other))
+        return ZygoteProcess(channel, os.getpid(), now)
+
+
+class Watch:
+    """Calls when told to, whatever is to be read."""
+
+    def __init__(self):
+        self.calls = {}
+
+    def add(self, file, call):
+        self.calls[file] = call
+
+    def remove(self, file):
+        self.calls.pop(file, None)
+
+    def wait(self):
+        for call in list(self.calls.values()):
+            call()
+
+
+class Surroundings:
+    """A template with what it needs. Its owner uses what was loaded, and drops what was not."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.starter = Starter()
+        self.watch = Watch()
+        self.template = Template(
+            self.starter,
+            self.watch,
+            start="zygote",
+            on_frame=self._on_frame,
+            clock=lambda: self.now,
+        )
+
+    @property
+    def started(self):
+        return len(self.starter.others)
+
+    def _on_frame(self, zygote, frame):
+        if "failed" in frame.payload:
+            self.template.drop(zygote)
+        else:
+            self.template.use(zygote, frame.payload)
+
+    def newest_says(self, **payload):
+        self.starter.others[-1].send(Kind.loaded, payload=payload)
+        self.watch.wait()
+
+    def newest_dies(self):
+        self.starter.others[-1].close()
+        self.watch.wait()
+
+    def is_tried_again_after(self, seconds):
+        """Whether it is at that time, and not before."""
+        before = self.started
+        self.template.look(self.now + seconds - 0.1)
+        early = self.started > before
+        self.now += seconds
+        self.template.look(self.now)
+        return not early and self.started == before + 1
+
+
+@pytest.fixture
+def surroundings():
+    made = Surroundings()
+    yield made
+    for other in made.starter.others:
+        other.close()
+    for file in list(made.watch.calls):
+        file.close()
+
+
+def test_a_zygote_that_died_is_replaced_at_once(surroundings):
+    surroundings.newest_says(**LOADED)
+    assert surroundings.template.can_start
+    surroundings.newest_dies()
+    assert not surroundings.template.can_start
+    surroundings.template.look(surroundings.now)
+    assert surroundings.started == 2
+
+
+@pytest.mark.parametrize("how", ["it dies", "it fails"])
+def test_a_load_that_fails_when_there_is_no_zygote_is_tried_again_later_and_later(
+    surroundings, how
+):
+    surroundings.newest_says(**LOADED)
+    surroundings.newest_dies()
+    surroundings.template.look(surroundings.now)
+    for wait in (2.0, 4.0, 8.0):
+        if how == "it dies":
+            surroundings.newest_dies()
+        else:
+            surroundings.newest_says(failed="told to fail")
+        assert surroundings.is_tried_again_after(wait)
+    surroundings.newest_says(**LOADED)
+    assert surroundings.template.can_start
+
+
+def test_a_renewal_that_fails_is_not_tried_again_where_the_old_zygote_still_forks(surroundings):
+    surroundings.newest_says(**LOADED)
+    surroundings.template.renew()
+    assert surroundings.started == 2
+    surroundings.newest_says(failed="told to fail")
+    surroundings.template.look(surroundings.now + 50.0)
+    assert surroundings.started == 2
+    assert surroundings.template.can_start
+
+
+def test_nothing_is_loaded_again_once_the_service_ends(surroundings):
+    surroundings.newest_says(**LOADED)
+    surroundings.newest_dies()
+    surroundings.template.end()
+    surroundings.template.look(surroundings.now + 50.0)
+    assert surroundings.started == 1
