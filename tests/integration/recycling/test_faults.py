@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import signal
 import socket
@@ -304,24 +303,3 @@ def test_a_stopped_worker_is_killed_once_it_hangs(tmp_path):
         assert not is_alive(victim)
         with suppress(ProcessLookupError):
             os.kill(victim, signal.SIGCONT)
-
-
-def test_a_connection_whose_adopter_is_killed_before_it_said_so_goes_to_another(tmp_path):
-    with service(tmp_path, workers=2) as running:
-        client = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)
-        client.request("GET", "/about")
-        pid = json.loads(client.getresponse().read())["pid"]
-        ours = client.sock.getsockname()
-        (number,) = [one["number"] for one in running.workers() if one["pid"] == pid]
-        (adopter,) = [one["pid"] for one in running.workers() if one["pid"] != pid]
-        # It has no connection and is older than the replacement: it is chosen, and says nothing.
-        os.kill(adopter, signal.SIGSTOP)
-        running.recycle(number)
-        (record,) = running.until(running.recycles)
-        assert (record["pid"], record["handed_over"]) == (pid, 1)
-        os.kill(adopter, signal.SIGKILL)
-        client.request("GET", "/about")
-        answered = json.loads(client.getresponse().read())["pid"]
-        assert answered not in (pid, adopter)
-        assert client.sock.getsockname() == ours
-        client.close()
