@@ -28,7 +28,7 @@ _HEADER = struct.Struct("<BBHIQ")
 MAX_PAYLOAD_BYTES = 4096
 _DESCRIPTOR_BYTES = array.array("i").itemsize
 # The queue of the other end is full, or too many descriptors of this user are in flight.
-_FULL = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS})
+_FULL = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF})
 
 
@@ -162,12 +162,11 @@ class Channel:
     def receive(self) -> Frame | None:
         """The next frame; None: there is none now. Raises ChannelClosedError."""
         try:
-            # recv_fds() gives descriptors that children inherit, whatever flags it is told.
-            data, messages, _, _ = self._end.recvmsg(
-                _HEADER.size + MAX_PAYLOAD_BYTES,
-                socket.CMSG_SPACE(_DESCRIPTOR_BYTES),
-                socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT,
-            )
+            try:
+                data, messages = self._receive()
+            except ConnectionResetError:
+                # An end that had not read all says so first; what it had sent comes after.
+                data, messages = self._receive()
         except BlockingIOError:
             return None
         except OSError as error:
@@ -181,6 +180,15 @@ class Channel:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 descriptor = array.array("i", rights[:_DESCRIPTOR_BYTES])[0]
         return _decode(data, descriptor)
+
+    def _receive(self) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+        # recv_fds() gives descriptors that children inherit, whatever flags it is told.
+        data, messages, _, _ = self._end.recvmsg(
+            _HEADER.size + MAX_PAYLOAD_BYTES,
+            socket.CMSG_SPACE(_DESCRIPTOR_BYTES),
+            socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT,
+        )
+        return data, messages
 
     def close(self) -> None:
         """The other process sees that this one is gone."""

@@ -145,3 +145,14 @@ def test_what_is_sent_now_is_never_kept_for_later(ends):
     assert received == sent
     ours.send(Kind.adopted)
     assert ours.send_now(Kind.adopted)
+
+
+def test_an_end_that_had_not_read_all_is_heard_to_its_last_frame(ends):
+    """Else a connection that was adopted, and read from, would go to another worker."""
+    ours, theirs = ends
+    theirs.send(Kind.settings, payload={"unready": None})  # never read
+    ours.send(Kind.adopted, seq=7)
+    ours.close()
+    assert theirs.receive().seq == 7
+    with pytest.raises(ChannelClosedError):
+        theirs.receive()
