@@ -5,6 +5,7 @@ Descriptors 3 to 5 are its channel, the listener and the settings.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -12,7 +13,7 @@ import sys
 from memguard_native.recycling.logs import configure_logging
 from memguard_native.recycling.messages import Channel
 from memguard_native.recycling.settings import ServiceSettings, WorkerPlace
-from memguard_native.recycling.zygote import Zygote, end_process, end_with
+from memguard_native.recycling.zygote import Zygote, end_process_after, end_with
 
 CHANNEL, LISTENER, SETTINGS = 3, 4, 5
 
@@ -22,6 +23,9 @@ def main(role: str, *place: str) -> int:
     sys.path.insert(0, "")  # as `python -m uvicorn` does: the application lies where it is started
     channel = Channel(socket.socket(fileno=CHANNEL))
     listener = socket.socket(fileno=LISTENER)
+    # They have come by inheritance; what the application starts is not to have them.
+    for kept in (CHANNEL, LISTENER):
+        os.set_inheritable(kept, False)
     settings = ServiceSettings.from_file(SETTINGS)
     configure_logging(settings.uvicorn_options.get("log_level"))
     if role == "zygote":
@@ -39,4 +43,4 @@ def main(role: str, *place: str) -> int:
 
 
 if __name__ == "__main__":
-    end_process(main(*sys.argv[1:]))
+    end_process_after(lambda: main(*sys.argv[1:]))

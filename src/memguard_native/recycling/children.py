@@ -37,3 +37,14 @@ def os_threads(pid: int | str = "self") -> list[str]:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/comm") as file:
             found.append(file.read().strip())
     return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Its children and theirs, whatever session they are in; without those that lost a parent."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children") as file:
+                for child in map(int, file.read().split()):
+                    found += [child, *descendants(child)]
+    return found

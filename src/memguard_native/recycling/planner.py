@@ -54,6 +54,8 @@ class WorkerView(NamedTuple):
     own_bytes: int | None
     ready_bytes: int | None
     """Its own memory now, and when it became ready."""
+    is_gone: bool = False
+    """It has ended, and how is not known yet: it serves no more, and nobody starts for it."""
 
 
 class Group(NamedTuple):
@@ -340,7 +342,7 @@ class _Turn:
         live = [view for view in views if view.state is not WorkerState.draining]
         self.alive = {view.generation for view in live}
         self.held = {view.number for view in live}
-        self.ready = [view for view in live if view.state is WorkerState.ready]
+        self.ready = [view for view in live if view.state is WorkerState.ready and not view.is_gone]
         self.starting = len(live) - len(self.ready)
         self.processes = len(views)
         self.actions: list[Start | Drain] = []

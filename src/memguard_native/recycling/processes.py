@@ -12,14 +12,14 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from memguard_native.recycling.messages import Channel, ChannelClosedError, Kind, open_channel
 from memguard_native.recycling.planner import WorkerState, WorkerView
 from memguard_native.recycling.reasons import Reason, comes_before
 from memguard_native.recycling.settings import ServiceSettings, WorkerPlace
-from memguard_native.recycling.zygote import GivenObjects, Zygote, end_process
+from memguard_native.recycling.zygote import GivenObjects, Zygote, end_process_after
 
 # Where a spawned process finds its channel, the listener and the settings: see __main__.
 _TARGETS = (3, 4, 5)
@@ -82,6 +82,7 @@ class WorkerProcess:
             replaces=self.replaces,
             own_bytes=self.page.get("own_bytes"),
             ready_bytes=self.ready_bytes,
+            is_gone=self.gone_at is not None,
         )
 
     def wishes(self, reason: Reason, now: float, evidence: Mapping[str, Any]) -> None:
@@ -125,6 +126,12 @@ class ZygoteProcess:
         """Whether workers can be had of it."""
         return self.loaded is not None and not self.is_gone
 
+    def kill(self) -> None:
+        """It ends now."""
+        with suppress(ProcessLookupError):
+            if not self.is_gone:
+                os.kill(self.pid, signal.SIGKILL)
+
     def fork(self, place: WorkerPlace, end: socket.socket) -> bool:
         """Have it fork a worker with this end of a channel; False: it cannot be told.
 
@@ -159,41 +166,58 @@ class Starter:
         return self._given is None
 
     def spawn_worker(self, place: WorkerPlace, end: socket.socket) -> tuple[int, int]:
-        """The process number and pidfd of a fresh worker that has this end of a channel."""
+        """The process number and pidfd of a fresh worker that has this end of a channel.
+
+        Raises OSError.
+        """
         predecessor = "-" if place.predecessor is None else str(place.predecessor)
         pid = self._spawn(end, "worker", str(place.number), str(place.generation), predecessor)
-        return pid, os.pidfd_open(pid)
+        try:
+            return pid, os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)  # not reaped yet, so it is this one
+            raise
 
     def start_zygote(self, now: float) -> ZygoteProcess:
-        """A zygote, which now loads the application."""
+        """A zygote, which now loads the application. Raises OSError."""
         channel, end = open_channel()
-        with end:
-            pid = self._spawn(end, "zygote") if self.can_spawn else self._fork_zygote(channel, end)
+        try:
+            with end:
+                pid = (
+                    self._spawn(end, "zygote")
+                    if self.can_spawn
+                    else self._fork_zygote(channel, end)
+                )
+        except OSError:
+            channel.close()
+            raise
         return ZygoteProcess(channel, pid, now)
 
     def _spawn(self, end: socket.socket, role: str, *place: str) -> int:
-        settings = self._settings.to_file()
-        # Above the targets, which may be the numbers of some that are still needed.
-        sources = [
-            fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, _FREE)
-            for one in (end.fileno(), self._listener.fileno(), settings)
-        ]
-        try:
+        with ExitStack() as stack:
+
+            def kept(descriptor: int) -> int:
+                stack.callback(os.close, descriptor)
+                return descriptor
+
+            settings = kept(self._settings.to_file())
+            # Above the targets, which may be the numbers of some that are still needed.
+            sources = [
+                kept(fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, _FREE))
+                for one in (end.fileno(), self._listener.fileno(), settings)
+            ]
             actions: list[Any] = [
                 (os.POSIX_SPAWN_DUP2, source, target)
                 for source, target in zip(sources, _TARGETS, strict=True)
             ]
             arguments = [sys.executable, "-m", "memguard_native.recycling", role, *place]
             return os.posix_spawn(sys.executable, arguments, os.environ, file_actions=actions)
-        finally:
-            for one in (*sources, settings):
-                os.close(one)
 
     def _fork_zygote(self, channel: Channel, end: socket.socket) -> int:
         pid = os.fork()
         if pid == 0:
             # Our end: while anybody has it open, the zygote does not see that we are gone.
             channel.close()
-            theirs = Channel(end)
-            end_process(Zygote(theirs, self._listener, self._settings, self._given).run())
+            zygote = Zygote(Channel(end), self._listener, self._settings, self._given)
+            end_process_after(zygote.run)
         return pid

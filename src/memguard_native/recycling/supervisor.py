@@ -183,18 +183,25 @@ class Supervisor:
     # --- the loop -------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        self._selection.wait(_RETRY if self._relay.has_waiting else _TICK)
+        has_adopters = self._relay.has_waiting and bool(self._adopters)
+        self._selection.wait(_RETRY if has_adopters else _TICK)
         now = self.clock()
         self._measure_gap(now)
         if now - self._last_tick >= _TICK:
             self._tick(now)
-        self._relay.pump(self.workforce.serving)
+        self._relay.pump(self._adopters)
         if not self._relay.is_full:
             self.workforce.resume()
         if self._is_stopping:
             self._go_on_stopping(now)
         else:
             self._plan(now)
+
+    @property
+    def _adopters(self) -> list[WorkerProcess]:
+        """Who takes connections over; at the end of the service those who linger."""
+        serving = self.workforce.serving
+        return self.workforce.lingering if self._is_stopping and not serving else serving
 
     def _measure_gap(self, now: float) -> None:
         """How long there are too few: to the turn, because a fork is over within one look."""
@@ -246,11 +253,20 @@ class Supervisor:
             self.recycles.only_told += note.kind == "dry_run"
         for action in plan.actions:
             if isinstance(action, Start):
-                self.workforce.start(action, self.template.zygote, now)
+                self._start(action, now)
             else:
                 self._drain(action, now)
         if plan.is_hopeless:
             self._give_up("workers end again and again, and none is ready: see what they logged")
+
+    def _start(self, order: Start, now: float) -> None:
+        try:
+            self.workforce.start(order, self.template.zygote, now)
+        except OSError as error:  # no process, no descriptor, no memory: later there may be
+            logger.error("worker %d could not be started: %s", order.number, error)
+            self._planner.ended(order.number, now, crashed=True, was_ready=False, age=0.0)
+            if not self.workforce.has_been_ready:
+                self._give_up(f"the first worker could not be started: {error}")
 
     def _drain(self, order: Drain, now: float) -> None:
         worker = self.workforce.workers[order.generation]
@@ -268,7 +284,8 @@ class Supervisor:
         self._planner.ended(
             worker.number,
             now,
-            crashed=why is not None,
+            # A ceiling that the next one meets again is no better than a crash.
+            crashed=why is not None or worker.drained_for is Reason.ceiling,
             was_ready=worker.ready_at is not None,
             age=now - (worker.ready_at or worker.started_at),
         )
@@ -342,6 +359,7 @@ class Supervisor:
             self._give_up(f"the application could not be loaded: {why}")
         else:
             logger.error("the application could not be loaded anew, workers stay: %s", why)
+            self._manager.ready()
 
     def _on_unsafe(self, zygote: ZygoteProcess, hazard: str) -> None:
         if self.template.may_spawn:
@@ -350,7 +368,12 @@ class Supervisor:
                 "(of compute libraries: OPENBLAS_NUM_THREADS=1), or say start='spawn'",
                 hazard,
             )
-            self.template.spawn_instead(zygote)
+            if self.template.spawn_instead(zygote):
+                self._renew_workers({"signal": "SIGHUP"})
+                self._manager.ready()
+            return
+        if self.workforce.has_been_ready:
+            self._on_zygote_failed(zygote, f"it cannot be forked any more: {hazard}")
             return
         self.template.drop(zygote)
         allowed = f"must be 'auto' or 'spawn', with an import string for the application: {hazard}"
@@ -372,13 +395,18 @@ class Supervisor:
             elif number == signal.SIGCHLD:
                 self._reap()
             elif number == signal.SIGUSR1:
-                print(json.dumps(self._answer({"command": "workers"})), file=sys.stderr, flush=True)
+                self._tell_all()
             elif number == signal.SIGHUP:
-                self._renew(now)
+                self._renew()
             elif number == signal.SIGTTIN:
                 self.wanted = min(self._most_workers, self.wanted + 1)
             elif number == signal.SIGTTOU:
                 self.wanted = max(1, self.wanted - 1)
+
+    def _tell_all(self) -> None:
+        line = json.dumps(self._answer({"command": "workers"}))
+        with suppress(OSError, ValueError, AttributeError):  # nobody reads stderr, or there is none
+            print(line, file=sys.stderr, flush=True)
 
     def _reap(self) -> None:
         while True:
@@ -400,7 +428,9 @@ class Supervisor:
             else:
                 self.template.reaped(found.si_pid)
 
-    def _renew(self, now: float) -> None:
+    def _renew(self) -> None:
+        if self._is_stopping:
+            return
         logger.info("SIGHUP: all workers are to be replaced, one after the other")
         if not self.template.can_load_again:
             logger.warning("the application is an object: its code is not loaded anew")
@@ -422,6 +452,9 @@ class Supervisor:
     def _stop(self, now: float) -> None:
         if self._is_stopping:
             logger.warning("told to end a second time: workers have %g s", _LAST_CALL)
+            if self._stop_at is not None:  # the delay before the drain
+                self._stop_at = None
+                self._drain_all(now, timeout=_LAST_CALL)
             for worker in self.workforce.workers.values():
                 worker.kill_at = now + _LAST_CALL
             return
@@ -440,6 +473,9 @@ class Supervisor:
                 worker.kill_at = now + self.settings.kill_timeout
             elif worker.state is not WorkerState.draining:
                 self.workforce.drain(worker, None, now, timeout=timeout, linger=_LINGER)
+            else:
+                # It was giving its connections away, and there is nobody left to take them.
+                self.workforce.tell_to_linger(worker, _LINGER, timeout)
         self._listener.close()
         self.template.end()
 

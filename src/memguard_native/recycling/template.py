@@ -7,10 +7,7 @@ old one has grown, and lets old ones end when their last worker has.
 from __future__ import annotations
 
 import logging
-import os
-import signal
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, Protocol
 
 from memguard_native.recycling.messages import ChannelClosedError, Frame, Kind
@@ -87,6 +84,13 @@ class Template:
         zygote = self._loading = self._starter.start_zygote(self._clock())
         self._watch.add(zygote.channel, lambda: self._on_readable(zygote))
 
+    def _try_to_load(self) -> None:
+        try:
+            self._load()
+        except OSError as error:
+            logger.error("the application cannot be loaded now: %s", error)
+            self._load_later()
+
     def _on_readable(self, zygote: ZygoteProcess) -> None:
         try:
             while (frame := zygote.channel.receive()) is not None:
@@ -108,18 +112,26 @@ class Template:
         self._backoff = 0.0
         logger.info("the application was loaded in %.2f s", loaded["load_s"])
         is_renewed, self._is_renewing = self._is_renewing, False
+        self._renew_if_wanted_again()
+        return is_renewed
+
+    def _renew_if_wanted_again(self) -> None:
         if self._is_wanted_again:
             self._is_wanted_again = False
             self.renew()
-        return is_renewed
 
-    def spawn_instead(self, zygote: ZygoteProcess) -> None:
-        """It cannot be forked: workers are spawned from now on."""
+    def spawn_instead(self, zygote: ZygoteProcess) -> bool:
+        """It cannot be forked: workers are spawned from now on.
+
+        Whether those that there are have to be replaced: as of `use`.
+        """
+        is_renewed = self._is_renewing
         self._spawns = True
         self.drop(zygote)
         if self.zygote is not None:
             self._retire(self.zygote)
             self.zygote = None
+        return is_renewed
 
     def drop(self, zygote: ZygoteProcess) -> None:
         """It is of no use; another one is tried later where there is none."""
@@ -127,18 +139,19 @@ class Template:
             self._loading = None
             self._is_renewing = False
         self._retire(zygote)
-        if not self.can_start:
+        self._renew_if_wanted_again()
+        if not self.can_start and self._loading is None:
             self._load_later()
 
     def renew(self) -> bool:
         """Load the application anew; whether that is under way, and workers have to wait for it."""
-        if self._spawns or not self._starter.can_spawn:
+        if self._spawns or not self._starter.can_spawn or self._is_ending:
             return False
         if self._loading is not None:
             self._is_wanted_again = True  # what has changed since then is not in it
         else:
             self._is_renewing = True
-            self._load()
+            self._try_to_load()
         return True
 
     def _retire(self, zygote: ZygoteProcess) -> None:
@@ -186,8 +199,8 @@ class Template:
 
     def look(self, now: float) -> None:
         """Ten times a second."""
-        if self._retry_at is not None and now >= self._retry_at:
-            self._load()
+        if self._retry_at is not None and now >= self._retry_at and self._loading is None:
+            self._try_to_load()
         zygotes = (self.zygote, self._loading, *self._old)
         for zygote in zygotes:
             if zygote is not None and not zygote.is_gone:
@@ -197,7 +210,7 @@ class Template:
             zygote = self.zygote
             if zygote is not None and self._loading is None and self._has_grown(zygote):
                 logger.warning("the zygote has grown: the application is loaded again")
-                self._load()
+                self._try_to_load()
 
     def _has_grown(self, zygote: ZygoteProcess) -> bool:
         if zygote.loaded is None or zygote.is_gone:
@@ -217,9 +230,8 @@ class Template:
     def kill(self) -> None:
         """All zygotes end now."""
         for zygote in (self.zygote, self._loading, *self._old):
-            if zygote is not None and not zygote.is_gone:
-                with suppress(ProcessLookupError):
-                    os.kill(zygote.pid, signal.SIGKILL)
+            if zygote is not None:
+                zygote.kill()
 
 
 def _anonymous_bytes(pid: int) -> int:

@@ -20,11 +20,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from memguard_native import _core, segment
 from memguard_native.errors import ConfigError, MemguardError
-from memguard_native.recycling.children import other_members
+from memguard_native.recycling.children import descendants, other_members
 from memguard_native.recycling.limits import draw_limits, reached
 from memguard_native.recycling.messages import (
     Channel,
@@ -160,10 +161,10 @@ class Worker:
     def _ask(self, reason: Reason, evidence: Mapping[str, object] | None = None) -> None:
         if not comes_before(reason, self._wish):
             return
-        self._wish = reason
         self._channel.send(
             Kind.wish, payload={"reason": reason, "evidence": dict(evidence or self._work())}
         )
+        self._wish = reason
 
     # --- from start to end ----------------------------------------------------------------------
 
@@ -176,7 +177,9 @@ class Worker:
             self._server = self._new_server()
             self._run_loop()
         except ConfigError as error:
-            return self._fail(error, config_error=[error.field, repr(error.value), error.allowed])
+            return self._fail(
+                error, config_error=[error.field, repr(error.value)[:500], error.allowed[:500]]
+            )
         except SystemExit:  # uvicorn's way to say that the application's start-up failed
             if self._ready_at is not None:
                 raise
@@ -189,6 +192,8 @@ class Worker:
         finally:
             self.memory.stop()  # the watchdog goes on: the end can hang as well
         server = self._server
+        if self._is_alone:
+            self._signal_started(signal.SIGKILL)
         self._segment.core.set_worker_state("ended")
         self._channel.send(
             Kind.ended,
@@ -411,9 +416,15 @@ class Worker:
         self._is_alone = True
         self._unready = "the supervisor is gone"
         logger.error("the supervisor is gone: worker %d finishes its requests", self._place.number)
-        for pid in other_members(os.getpid()):
-            os.kill(pid, signal.SIGTERM)
         self._drain("linger", _ORPHAN_LINGER, self._settings.drain_timeout)
+        self._signal_started(signal.SIGTERM)
+
+    def _signal_started(self, number: signal.Signals) -> None:
+        """What this process has started, in its group or in a session of its own."""
+        ours = os.getpid()
+        for pid in {*other_members(ours), *descendants(ours)}:
+            with suppress(OSError):  # it has just ended, or has become another user's
+                os.kill(pid, number)
 
     def _why_not_alive(self) -> str | None:
         for one in self._segment.core.workers():

@@ -93,6 +93,17 @@ class Workforce:
         return [one for one in self.workers.values() if one.is_serving]
 
     @property
+    def lingering(self) -> list[WorkerProcess]:
+        """Those that drain, and could still answer what they are given."""
+        return [
+            one
+            for one in self.workers.values()
+            if one.state is WorkerState.draining
+            and one.ready_at is not None
+            and one.gone_at is None
+        ]
+
+    @property
     def is_gone(self) -> bool:
         """Whether no worker is left, nor anything that one has started."""
         return not self.workers and not self._dying_groups
@@ -113,7 +124,10 @@ class Workforce:
     # --- start ----------------------------------------------------------------------------------
 
     def start(self, order: Start, zygote: ZygoteProcess | None, now: float) -> None:
-        """Start a worker: forked by `zygote`, else spawned."""
+        """Start a worker: forked by `zygote`, else spawned.
+
+        Raises OSError: the system gives no process or descriptor; then nothing was started.
+        """
         self._generation += 1
         place = WorkerPlace(
             number=order.number,
@@ -121,17 +135,22 @@ class Workforce:
             predecessor=self._last_slots.get(order.number),
         )
         channel, end = open_channel()
+        spawned = None
+        try:
+            with end:
+                if zygote is None:
+                    spawned = self._starter.spawn_worker(place, end)
+                elif not zygote.fork(place, end):  # the end of the channel tells the rest
+                    logger.warning("the zygote does not take orders: worker %d waits", place.number)
+        except OSError:
+            channel.close()
+            raise
         worker = WorkerProcess(place, channel, replaces=order.replaces, now=now)
         worker.zygote = zygote
         self.workers[worker.generation] = worker
         self._watch.add(channel, partial(self._on_readable, worker))
-        with end:
-            if zygote is not None:
-                if not zygote.fork(place, end):
-                    logger.warning("the zygote does not take orders: worker %d waits", place.number)
-                return  # the end of the channel tells, if it was not forked
-            pid, pidfd = self._starter.spawn_worker(place, end)
-        self.has_pid(worker, pid, pidfd)
+        if spawned is not None:
+            self.has_pid(worker, *spawned)
 
     def has_pid(self, worker: WorkerProcess, pid: int, pidfd: int) -> None:
         """The worker is this process; the pidfd is ours from now on."""
@@ -268,6 +287,12 @@ class Workforce:
             },
         )
 
+    def tell_to_linger(self, worker: WorkerProcess, linger: float, timeout: float | None) -> None:
+        """One that drains keeps what it has, and what it is given, until that is done."""
+        timeout = self._settings.drain_timeout if timeout is None else timeout
+        payload = {"tier": "linger", "linger": linger, "timeout": timeout}
+        worker.channel.send(Kind.drain, payload=payload)
+
     # --- looks ----------------------------------------------------------------------------------
 
     def look(self, now: float) -> None:
@@ -309,6 +334,12 @@ class Workforce:
             if now >= worker.kill_at:
                 worker.kill_at = now + _ABORT_TIME
                 worker.signal(signal.SIGKILL)
+                if worker.pid is None and worker.zygote is not None:
+                    # The order to fork lies with a zygote that does not move.
+                    logger.error("the zygote does not move: it is killed")
+                    worker.zygote.kill()
+                    self.ended(worker, None)
+                    return
         elif worker.ready_at is None:
             if now - worker.started_at > self._ready_timeout:
                 worker.failure = f"it was not ready within {self._ready_timeout:g} s"
@@ -323,9 +354,16 @@ class Workforce:
             worker.drained_for, worker.failure = Reason.hang, "its event loop hung"
             worker.evidence = {"heartbeat_age": round(worker.page["loop_heartbeat_age"], 1)}
             self._abort(worker, now)
-        is_gone = worker.gone_at is not None and now - worker.gone_at > _STATUS_PATIENCE
-        if is_gone and (worker.pid is None or not _is_there(worker.pid)):
+        if worker.gone_at is not None:
+            self._bury_if_dead(worker, now - worker.gone_at)
+
+    def _bury_if_dead(self, worker: WorkerProcess, gone_for: float) -> None:
+        if gone_for <= _STATUS_PATIENCE:
+            return
+        if worker.pid is None or not _is_there(worker.pid):
             self.ended(worker, None)
+        elif gone_for > self._settings.kill_timeout:
+            worker.signal(signal.SIGKILL)  # it has closed its channel, and lives
 
     def _hangs(self, worker: WorkerProcess, now: float) -> bool:
         age = worker.page.get("loop_heartbeat_age")

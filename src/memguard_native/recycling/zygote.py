@@ -81,7 +81,7 @@ class Zygote:
         try:
             objects = self._load()
         except ConfigError as error:
-            config_error = [error.field, repr(error.value), error.allowed]
+            config_error = [error.field, repr(error.value)[:500], error.allowed[:500]]
             self._channel.send(
                 Kind.loaded, payload={"failed": str(error)[:1000], "config_error": config_error}
             )
@@ -101,7 +101,7 @@ class Zygote:
             Kind.loaded,
             payload={
                 "load_s": round(time.monotonic() - started, 3),
-                "threads": _other_threads()[:20],
+                "threads": [name[:50] for name in _other_threads()[:20]],
                 "has_cuda": _has_cuda(),
                 "private_bytes": _core.private_bytes(),
             },
@@ -160,7 +160,12 @@ class Zygote:
     def _fork(
         self, generation: int, place: WorkerPlace, control: int, objects: Objects
     ) -> int | None:
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # its end of the channel tells the supervisor
+            logger.error("worker %d could not be forked: %s", place.number, error)
+            os.close(control)
+            return None
         if pid == 0:
             return self._become_worker(place, control, objects)
         os.close(control)
@@ -219,6 +224,21 @@ def _has_cuda() -> bool:
     torch: Any = sys.modules.get("torch")
     cuda = getattr(torch, "cuda", None)
     return cuda is not None and bool(cuda.is_initialized())
+
+
+def end_process_after(run: Callable[[], int]) -> NoReturn:
+    """`end_process` with what `run()` returns; whatever it raises ends here.
+
+    In a process that was forked from the user's, it would else go on in the user's code.
+    """
+    try:
+        code = run()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        logger.exception("process %d ends", os.getpid())
+        code = 1
+    end_process(code)
 
 
 def end_process(code: int) -> NoReturn:
