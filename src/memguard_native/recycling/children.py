@@ -42,9 +42,16 @@ def os_threads(pid: int | str = "self") -> list[str]:
 def descendants(pid: int) -> list[int]:
     """Its children and theirs, whatever session they are in; without those that lost a parent."""
     found: list[int] = []
+    for child in children_of(pid):
+        found += [child, *descendants(child)]
+    return found
+
+
+def children_of(pid: int) -> list[int]:
+    """Those that it has started and orphans that it has got; zombies too."""
+    found: list[int] = []
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children") as file:
-                for child in map(int, file.read().split()):
-                    found += [child, *descendants(child)]
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/children") as file:
+                found += map(int, file.read().split())
     return found

@@ -132,6 +132,7 @@ class Supervisor:
             ready_timeout=ready_timeout,
             hang_timeout=hang_timeout,
             on_ended=self._on_ended,
+            zygotes=self.template.pids,
             clock=clock,
         )
         self._planner = Planner(settings.policy, overlap=overlap)

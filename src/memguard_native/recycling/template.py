@@ -74,6 +74,11 @@ class Template:
         """Whether new workers may have other code: not where the application is an object."""
         return self._starter.can_spawn
 
+    def pids(self) -> set[int]:
+        """The process numbers of all zygotes."""
+        zygotes = (self.zygote, self._loading, *self._old)
+        return {one.pid for one in zygotes if one is not None}
+
     @property
     def method(self) -> str:
         """How workers are started: "zygote" or "spawn"."""

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 from memguard_native import segment
 from memguard_native.errors import SegmentError
-from memguard_native.recycling.children import other_members, signal_group
 from memguard_native.recycling.messages import (
     ChannelClosedError,
     Frame,
@@ -25,6 +24,7 @@ from memguard_native.recycling.messages import (
     close_descriptor,
     open_channel,
 )
+from memguard_native.recycling.orphans import Orphans
 from memguard_native.recycling.planner import Start, WorkerState
 from memguard_native.recycling.processes import Starter, WorkerProcess, ZygoteProcess
 from memguard_native.recycling.reasons import Reason
@@ -40,7 +40,6 @@ _ABORT_TIME = 2.0
 _CEILING_TIME = 2.0
 # The status of a dead process comes from its parent; that one may be dead as well.
 _STATUS_PATIENCE = 0.1
-_CHILDREN_TIME = 2.0
 
 
 class Watch(Protocol):
@@ -65,6 +64,7 @@ class Workforce:
         ready_timeout: float,
         hang_timeout: float,
         on_ended: Callable[[WorkerProcess, str | None], object],
+        zygotes: Callable[[], set[int]] = set,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
@@ -79,7 +79,8 @@ class Workforce:
         self._segment = segment.attach(settings.namespace)
         self._generation = 0
         self._last_slots: dict[int, int] = {}  # number: slot
-        self._dying_groups: dict[int, float] = {}  # group: when it is killed
+        self._zygotes = zygotes
+        self._orphans = Orphans(self._processes)
         self._no_hang_before = 0.0
         self.workers: dict[int, WorkerProcess] = {}  # by generation
         self.has_been_ready = False
@@ -106,7 +107,7 @@ class Workforce:
     @property
     def is_gone(self) -> bool:
         """Whether no worker is left, nor anything that one has started."""
-        return not self.workers and not self._dying_groups
+        return not self.workers and self._orphans.is_gone
 
     def by_number(self, number: int) -> WorkerProcess | None:
         """The one that serves, or else will serve, under this number."""
@@ -301,11 +302,10 @@ class Workforce:
             self._look_at(worker)
             worker.channel.flush()
             self._end_if_late(worker, now)
-        for group, at in list(self._dying_groups.items()):
-            if now >= at:
-                signal_group(group, signal.SIGKILL)
-            if now >= at or not other_members(group):
-                del self._dying_groups[group]
+        self._orphans.look(now)
+
+    def _processes(self) -> set[int]:
+        return {one.pid for one in self.workers.values() if one.pid is not None} | self._zygotes()
 
     def look_at_segment(self) -> None:
         """Once a second: this process lives, and the file is the one that workers have."""
@@ -397,12 +397,13 @@ class Workforce:
             self._watch.remove(worker.pidfd)
         worker.close()
         self.end_children(worker)
+        self._orphans.worker_ended(self._clock())
         self._on_ended(worker, _why(worker, status))
 
     def end_children(self, worker: WorkerProcess) -> None:
         """What it has started ends with it; what does not is killed two seconds later."""
-        if worker.pid is not None and signal_group(worker.pid, signal.SIGTERM):
-            self._dying_groups[worker.pid] = self._clock() + _CHILDREN_TIME
+        if worker.pid is not None:
+            self._orphans.end_group(worker.pid, self._clock())
 
     def resume(self) -> None:
         """The relay has room again: hear those that had to wait."""

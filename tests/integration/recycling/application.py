@@ -128,7 +128,8 @@ async def start_child(query, body):
     command = ["sleep", "1000"]
     if query.get("stubborn"):
         command = ["sh", "-c", "trap '' TERM; sleep 1000 & wait; sleep 1000"]
-    child = subprocess.Popen(command)
+    has_session = bool(query.get("session"))
+    child = subprocess.Popen(command, start_new_session=has_session)
     return {"child": child.pid}
 
 

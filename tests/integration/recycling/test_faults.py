@@ -124,33 +124,37 @@ def _can_bind(port):
         return True
 
 
-@pytest.mark.parametrize("stubborn", ["", "yes"])
-def test_what_a_worker_has_started_ends_with_it(tmp_path, stubborn):
+@pytest.mark.parametrize("how", ["", "stubborn=yes", "session=yes", "session=yes&stubborn=yes"])
+def test_what_a_worker_has_started_ends_with_it(tmp_path, how):
+    """Also in a session of its own, as MCP's clients start their servers."""
     with service(tmp_path) as running:
-        child = running.request(f"/start-child?stubborn={stubborn}")["child"]
+        child = running.request(f"/start-child?{how}")["child"]
         assert is_alive(child)
         os.kill(pid_of(running), signal.SIGKILL)
         running.until(lambda: not is_alive(child), 4.0)
 
 
-def test_what_a_worker_has_started_ends_with_it_when_it_is_replaced(tmp_path):
+@pytest.mark.parametrize("how", ["", "session=yes"])
+def test_what_a_worker_has_started_ends_with_it_when_it_is_replaced(tmp_path, how):
     with service(tmp_path) as running:
-        child = running.request("/start-child")["child"]
+        child = running.request(f"/start-child?{how}")["child"]
         running.recycle(0)
         running.until(running.recycles)
         running.until(lambda: not is_alive(child), 4.0)
 
 
-def test_what_a_worker_has_started_ends_with_the_service(tmp_path):
+@pytest.mark.parametrize("how", ["stubborn=yes", "session=yes&stubborn=yes"])
+def test_what_a_worker_has_started_ends_with_the_service(tmp_path, how):
     with service(tmp_path) as running:
-        child = running.request("/start-child?stubborn=yes")["child"]
+        child = running.request(f"/start-child?{how}")["child"]
         running.end()
         assert not is_alive(child)
 
 
-def test_what_a_worker_has_started_ends_at_once_with_the_supervisor(tmp_path):
+@pytest.mark.parametrize("how", ["", "session=yes"])
+def test_what_a_worker_has_started_ends_at_once_with_the_supervisor(tmp_path, how):
     with service(tmp_path, drain_timeout=20.0) as running:
-        child = running.request("/start-child")["child"]
+        child = running.request(f"/start-child?{how}")["child"]
         asking = threading.Thread(target=lambda: running.request("/sleep?seconds=2"))
         asking.start()
         running.until(lambda: any(one["in_flight"] for one in running.workers()))
@@ -303,3 +307,51 @@ def test_a_stopped_worker_is_killed_once_it_hangs(tmp_path):
         assert not is_alive(victim)
         with suppress(ProcessLookupError):
             os.kill(victim, signal.SIGCONT)
+
+
+def test_a_hangup_while_the_service_ends_is_nothing(tmp_path):
+    with service(tmp_path, start="zygote") as running:
+        asking = threading.Thread(target=lambda: running.request("/sleep?seconds=1"))
+        asking.start()
+        running.until(lambda: any(one["in_flight"] for one in running.workers()))
+        running.signal(signal.SIGTERM)
+        running.until(lambda: not _can_connect(running.port))
+        running.signal(signal.SIGHUP)
+        asking.join()
+        assert running.process.wait(20) == 0
+
+
+def _can_connect(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_new_version_that_cannot_be_forked_leaves_the_service_as_it_is(tmp_path):
+    changing = tmp_path / "changing.py"
+    changing.write_text("from application import app\n")
+    path = f"{tmp_path}:{os.path.dirname(__file__)}"
+    with service(tmp_path, app="changing:app", path=path, start="zygote") as running:
+        worker = pid_of(running)
+        changing.write_text(
+            "import threading, time\nfrom application import app  # another length\n"
+            "threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\n"
+        )
+        running.signal(signal.SIGHUP)
+        running.until(lambda: "it cannot be forked any more" in running.told())
+        assert running.request("/echo")["pid"] == worker
+        running.recycle(0)
+        running.until(running.recycles)  # the old version is still there
+
+
+def test_a_zygote_that_does_not_move_is_killed_and_the_service_goes_on(tmp_path):
+    with service(tmp_path, start="zygote", ready_timeout=1.0) as running:
+        worker, zygote = pid_of(running), zygote_of(running)
+        os.kill(zygote, signal.SIGSTOP)
+        running.recycle(0)
+        running.until(lambda: "the zygote does not move" in running.told())
+        running.until(running.recycles)
+        assert pid_of(running) != worker
+        assert running.end() == 0
