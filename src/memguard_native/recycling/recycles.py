@@ -83,10 +83,15 @@ class Recycles:
         self.capacity_gap_seconds = 0.0
         """Time with fewer workers ready than wanted, since all were ready for the first time."""
 
+    def count(self, old: WorkerProcess) -> None:
+        """It has ended, for whatever reason: what became of its connections."""
+        self.handed_over += (old.farewell or {}).get("handed_over", 0)
+        self.aborted += _aborted(old)
+
     def add(
         self, old: WorkerProcess, new: WorkerProcess | None, reason: str, now: float
     ) -> RecycleRecord:
-        """`old` has ended, and `new` has taken its place; None: not yet."""
+        """`old` has ended (see `count`), and `new` has taken its place; None: not yet."""
         farewell = old.farewell or {}
         record = RecycleRecord(
             at=time.time(),
@@ -101,15 +106,13 @@ class Recycles:
             drain_s=None if old.drain_at is None else round(now - old.drain_at, 3),
             handed_over=farewell.get("handed_over", 0),
             lingered=farewell.get("lingered", 0),
-            aborted=farewell.get("aborted", 0),
+            aborted=_aborted(old),
             private_bytes_before=old.page.get("own_bytes"),
             private_bytes_after=None if new is None else new.ready_bytes,
         )
         self.newest.append(record)
         self.by_reason[reason] += 1
         self.freed_bytes[reason] += record.freed_bytes or 0
-        self.handed_over += record.handed_over
-        self.aborted += record.aborted
         return record
 
     def totals(self) -> dict[str, Any]:
@@ -122,3 +125,12 @@ class Recycles:
             "only_told": self.only_told,
             "capacity_gap_seconds": round(self.capacity_gap_seconds, 3),
         }
+
+
+def _aborted(worker: WorkerProcess) -> int:
+    if worker.farewell is not None:
+        return int(worker.farewell.get("aborted", 0))
+    # It died without a word. One that drained had given the idle ones away, and its heart had told
+    # of the others a tenth of a second ago at most.
+    kind = "requests_in_flight" if worker.drain_at is None else "connections"
+    return int(worker.page.get(kind, 0))

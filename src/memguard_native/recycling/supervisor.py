@@ -15,13 +15,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-import selectors
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from memguard_native import _core, segment
@@ -35,7 +34,8 @@ from memguard_native.recycling.planner import Drain, Planner, Start, WorkerState
 from memguard_native.recycling.processes import Starter, WorkerProcess, ZygoteProcess
 from memguard_native.recycling.reasons import Reason
 from memguard_native.recycling.recycles import Recycles
-from memguard_native.recycling.relay import Relay
+from memguard_native.recycling.relay import Relay, descriptor_capacity
+from memguard_native.recycling.selection import Selection, SignalPipe
 from memguard_native.recycling.service_manager import ServiceManager
 from memguard_native.recycling.settings import MOST_PROCESSES, ServiceSettings
 from memguard_native.recycling.template import Template
@@ -58,28 +58,6 @@ _SIGNALS = (
     signal.SIGUSR1,
     signal.SIGCHLD,
 )
-
-
-class Selection:
-    """A selector whose keys carry what to call."""
-
-    def __init__(self) -> None:
-        self.selector = selectors.DefaultSelector()
-
-    def add(self, file: Any, call: Callable[[], object]) -> None:
-        """Call it whenever there is something to read; nothing happens if it is there already."""
-        with suppress(KeyError):
-            self.selector.register(file, selectors.EVENT_READ, lambda _mask: call())
-
-    def remove(self, file: Any) -> None:
-        """Call no more; nothing happens if it is not there."""
-        with suppress(KeyError, ValueError):
-            self.selector.unregister(file)
-
-    def wait(self, timeout: float) -> None:
-        """Call what is due, for at most so long."""
-        for key, mask in self.selector.select(timeout):
-            key.data(mask)
 
 
 class Supervisor:
@@ -121,7 +99,7 @@ class Supervisor:
         self.template = Template(
             starter, self._selection, start=start, on_frame=self._on_zygote_frame, clock=clock
         )
-        self._relay = Relay(capacity=_descriptor_capacity())
+        self._relay = Relay(capacity=descriptor_capacity())
         self.recycles = Recycles()
         self.workforce = Workforce(
             settings,
@@ -155,37 +133,40 @@ class Supervisor:
         Raises ConfigError: the application, or an option, is not what it should be.
         """
         _core.become_subreaper()
-        before = self._hear_signals()
-        control = ControlServer(segment.directory(), self.settings.namespace, self._answer)
-        control.register(self._selection.selector)
-        self._control = control
-        self._manager.keep_listener(self._listener.fileno())
-        logger.info(
-            "serving %s at %s with %d workers (process %d)",
-            self.settings.app,
-            self.url,
-            self.wanted,
-            os.getpid(),
-        )
-        try:
+        with ExitStack() as stack:
+            stack.callback(self._close)
+            signals = SignalPipe(self._selection, _SIGNALS, self._on_signal)
+            stack.callback(signals.close)
+            self._control = ControlServer(
+                segment.directory(), self.settings.namespace, self._answer
+            )
+            stack.callback(self._control.close)
+            self._control.register(self._selection.selector)
+            self._manager.keep_listener(self._listener.fileno())
+            logger.info(
+                "serving %s at %s with %d workers (process %d)",
+                self.settings.app,
+                self.url,
+                self.wanted,
+                os.getpid(),
+            )
             while self._exit_code is None:
                 self._turn()
-        finally:
-            control.close()
-            self._listener.close()
-            self.recycles.aborted += self._relay.abandon()
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(-1)
         if self._failure is not None:
             raise self._failure
         return self._exit_code
 
+    def _close(self) -> None:
+        self._listener.close()
+        self.recycles.aborted += self._relay.abandon()
+        self.workforce.close()
+        self.template.close()
+        self._selection.close()
+
     # --- the loop -------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        has_adopters = self._relay.has_waiting and bool(self._adopters)
-        self._selection.wait(_RETRY if has_adopters else _TICK)
+        self._selection.wait(_RETRY if self._relay.may_send_to(self._adopters) else _TICK)
         now = self.clock()
         self._measure_gap(now)
         if now - self._last_tick >= _TICK:
@@ -214,11 +195,12 @@ class Supervisor:
     def _tick(self, now: float) -> None:
         elapsed, self._last_tick = now - self._last_tick, now
         if elapsed > _LATE:
-            self.workforce.was_late(now)
+            self.workforce.was_late(now, elapsed)
         self._ticks += 1
+        self._relay.try_all_again()
+        self._control.expire(now)
         self.workforce.look(now)
         self.template.look(now)
-        self._control.expire(now)
         if self._ticks % 10 == 0:
             self.workforce.look_at_segment()
             self._group = read_group()
@@ -228,14 +210,21 @@ class Supervisor:
             self._has_been_complete = True
             logger.info("all %d workers are ready", self.wanted)
             self._manager.ready()
-            if self._on_ready is not None:
-                self._on_ready(self.url)
+            self._call_on_ready()
         if self._stop_at is not None and now >= self._stop_at:
             self._stop_at = None
             self._drain_all(now)
 
+    def _call_on_ready(self) -> None:
+        if self._on_ready is None:
+            return
+        try:
+            self._on_ready(self.url)
+        except Exception:  # the service is there, whatever its owner makes of that
+            logger.exception("on_ready failed")
+
     def _tell_manager(self) -> None:
-        if self.workforce.serving:
+        if self.workforce.is_alive:
             self._manager.watchdog()
         elif not self._has_been_complete:
             self._manager.extend_timeout(30.0)
@@ -280,6 +269,7 @@ class Supervisor:
         was_told = worker.state is WorkerState.draining
         if why is not None:
             logger.error("worker %d (process %s) ended: %s", worker.number, worker.pid, why)
+        self.recycles.count(worker)
         if self._is_stopping:
             return
         self._planner.ended(
@@ -382,27 +372,19 @@ class Supervisor:
 
     # --- what people want -----------------------------------------------------------------------
 
-    def _hear_signals(self) -> dict[signal.Signals, Any]:
-        reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._selection.add(reading, lambda: self._on_signals(os.read(reading, 256)))
-        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        return {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
-
-    def _on_signals(self, numbers: bytes) -> None:
-        now = self.clock()
-        for number in numbers:
-            if number in (signal.SIGTERM, signal.SIGINT):
-                self._stop(now)
-            elif number == signal.SIGCHLD:
-                self._reap()
-            elif number == signal.SIGUSR1:
-                self._tell_all()
-            elif number == signal.SIGHUP:
-                self._renew()
-            elif number == signal.SIGTTIN:
-                self.wanted = min(self._most_workers, self.wanted + 1)
-            elif number == signal.SIGTTOU:
-                self.wanted = max(1, self.wanted - 1)
+    def _on_signal(self, number: int) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self._stop(self.clock())
+        elif number == signal.SIGCHLD:
+            self._reap()
+        elif number == signal.SIGUSR1:
+            self._tell_all()
+        elif number == signal.SIGHUP:
+            self._renew()
+        elif number == signal.SIGTTIN:
+            self.wanted = min(self._most_workers, self.wanted + 1)
+        elif number == signal.SIGTTOU:
+            self.wanted = max(1, self.wanted - 1)
 
     def _tell_all(self) -> None:
         line = json.dumps(self._answer({"command": "workers"}))
@@ -482,7 +464,6 @@ class Supervisor:
 
     def _go_on_stopping(self, now: float) -> None:
         if self._stop_at is None and self.workforce.is_gone:
-            self.template.kill()
             self._exit_code = self._final_code
 
 
@@ -501,15 +482,6 @@ def _hazard(frame: Frame) -> str | None:
     if frame.payload["has_cuda"]:
         return "torch has initialised CUDA, which does not survive a fork"
     return None
-
-
-def _descriptor_capacity() -> int:
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return max(16, min(4096, hard * 8 // 10 - 128))
 
 
 def _fields(record: Any) -> dict[str, Any]:

@@ -7,7 +7,9 @@ old one has grown, and lets old ones end when their last worker has.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from memguard_native.recycling.messages import ChannelClosedError, Frame, Kind
@@ -232,11 +234,14 @@ class Template:
             if zygote is not None and not zygote.is_gone:
                 zygote.channel.send(Kind.exit)
 
-    def kill(self) -> None:
+    def close(self) -> None:
         """All zygotes end now."""
         for zygote in (self.zygote, self._loading, *self._old):
-            if zygote is not None:
+            if zygote is not None and not zygote.is_gone:
                 zygote.kill()
+                zygote.channel.close()
+                with suppress(ChildProcessError):
+                    os.waitpid(zygote.pid, 0)
 
 
 def _anonymous_bytes(pid: int) -> int:

@@ -40,6 +40,9 @@ _ABORT_TIME = 2.0
 _CEILING_TIME = 2.0
 # The status of a dead process comes from its parent; that one may be dead as well.
 _STATUS_PATIENCE = 0.1
+# Ten times a second a heart beats; a request that computes may hold it up.
+_FAINT = 10.0
+_NEXT_ATTACH = 30.0
 
 
 class Watch(Protocol):
@@ -82,6 +85,7 @@ class Workforce:
         self._zygotes = zygotes
         self._orphans = Orphans(self._processes)
         self._no_hang_before = 0.0
+        self._attach_at = 0.0
         self.workers: dict[int, WorkerProcess] = {}  # by generation
         self.has_been_ready = False
         """Whether any worker ever was."""
@@ -103,6 +107,15 @@ class Workforce:
             and one.ready_at is not None
             and one.gone_at is None
         ]
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the heart of a worker beats; those that start have no heart yet."""
+        return any(
+            one.gone_at is None
+            and (one.ready_at is None or one.page.get("loop_heartbeat_age", 0.0) < _FAINT)
+            for one in self.workers.values()
+        )
 
     @property
     def is_gone(self) -> bool:
@@ -309,16 +322,25 @@ class Workforce:
 
     def look_at_segment(self) -> None:
         """Once a second: this process lives, and the file is the one that workers have."""
-        if not self._segment.has_its_name():
+        if not self._segment.has_its_name() and self._clock() >= self._attach_at:
             try:
                 self._segment = segment.attach_again(self._segment)
             except SegmentError as error:  # those who serve go on; what they tell is not seen
                 logger.error("workers are not seen any more: %s", error)
+                # Its lock may be somebody's who does not move, and is waited for each time.
+                self._attach_at = self._clock() + _NEXT_ATTACH
         self._segment.core.beat()
 
-    def was_late(self, now: float) -> None:
-        """This process was stopped for a while: so may have been the others, and nobody hangs."""
+    def was_late(self, now: float, gap: float) -> None:
+        """This process was stopped for a while: so may have been the others.
+
+        Nobody hangs, and everybody has as much time left as before.
+        """
         self._no_hang_before = now + self._hang_timeout
+        for worker in self.workers.values():
+            worker.started_at += gap
+            if worker.kill_at is not None:
+                worker.kill_at += gap
 
     def _look_at(self, worker: WorkerProcess) -> None:
         if worker.slot is None:
@@ -410,6 +432,12 @@ class Workforce:
         for worker in self.workers.values():
             if worker.state is WorkerState.draining and worker.gone_at is None:
                 self._watch.add(worker.channel, partial(self._on_readable, worker))
+
+    def close(self) -> None:
+        """Workers that there still are see that they are alone, and end by themselves."""
+        for worker in self.workers.values():
+            worker.close()
+        self.workers.clear()
 
 
 def _is_there(pid: int) -> bool:

@@ -151,6 +151,7 @@ def test_totals_are_counted_by_reason(worker):
     farewell = {"handed_over": 3, "aborted": 1}
     for reason, own in (("memory", 300), ("memory", 200), ("requests", 50)):
         old = worker(4, farewell=farewell, page={"own_bytes": own})
+        recycles.count(old)
         recycles.add(old, worker(5, ready_bytes=100), reason, 1.0)
     recycles.capacity_gap_seconds += 0.12345
     assert recycles.totals() == {
@@ -169,3 +170,22 @@ def test_the_newest_twenty_records_are_kept(worker):
         recycles.add(worker(generation), None, "requests", 1.0)
     assert [record.generation for record in recycles.newest] == list(range(5, 25))
     assert recycles.by_reason["requests"] == 25
+
+
+def test_connections_of_a_worker_that_leaves_no_record_are_counted_too(worker):
+    recycles = Recycles()
+    recycles.count(worker(4, farewell={"handed_over": 3, "aborted": 1}))
+    totals = recycles.totals()
+    assert (totals["handed_over"], totals["aborted"], totals["recycles"]) == (3, 1, {})
+
+
+def test_a_worker_that_died_at_work_has_aborted_its_requests(worker):
+    recycles = Recycles()
+    recycles.count(worker(4, page={"requests_in_flight": 2, "connections": 9}))
+    assert recycles.aborted == 2
+
+
+def test_a_worker_that_died_while_it_drained_has_aborted_what_it_still_held(worker):
+    recycles = Recycles()
+    recycles.count(worker(4, drain_at=1.0, page={"requests_in_flight": 2, "connections": 3}))
+    assert recycles.aborted == 3

@@ -114,9 +114,22 @@ def test_what_did_not_arrive_goes_to_the_next(relay, workers):
     relay.take(connection(b"a"))
     relay.pump(workers[:1])
     relay.refused(1)
-    assert relay.has_waiting
     relay.pump(workers[1:])
     assert workers[1].inbox() == [(2, b"a")]
+
+
+def test_a_worker_without_descriptors_is_asked_again_later(relay, workers):
+    first = workers[0]
+    relay.take(connection(b"a"))
+    relay.pump([first])
+    relay.refused(1)
+    assert not relay.may_send_to([first])
+    relay.pump([first])
+    assert first.connections == 1
+    relay.try_all_again()
+    assert relay.may_send_to([first])
+    relay.pump([first])
+    assert [seq for seq, _ in first.inbox()] == [1, 2]
 
 
 def test_a_worker_without_room_is_passed_over(relay, workers):
@@ -129,15 +142,15 @@ def test_a_worker_without_room_is_passed_over(relay, workers):
         relay.pump(workers)
     received = len(first.inbox()) + len(second.inbox())
     assert received == taken
-    assert not relay.has_waiting
+    assert not relay.may_send_to(workers)
 
 
 def test_without_workers_connections_wait(relay, workers):
     relay.take(connection(b"a"))
     relay.pump([])
-    assert relay.has_waiting
+    assert relay.may_send_to(workers)
     relay.pump(workers)
-    assert not relay.has_waiting
+    assert not relay.may_send_to(workers)
 
 
 def test_a_worker_that_is_gone_gets_nothing(relay, workers):
