@@ -24,7 +24,7 @@ class Orphans:
         self._others = others
         self._groups: dict[int, float] = {}  # group: when it is killed
         self._strays: dict[int, float] = {}  # process number: when it is killed
-        self._bystanders: set[int] = set()
+        self._bystanders = set(children_of(os.getpid()))
         self._look_until = -math.inf
         self._has_to_look = False
 
