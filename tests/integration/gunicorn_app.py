@@ -1,5 +1,7 @@
 """The application of test_gunicorn.py, for WSGI and for ASGI: it leaks, and it starts when told.
 
+One worker leaks, the first that is asked to, as the file LEAKER says: a second one over its limit
+would be replaced as well, whenever that is.
 Workers that start while the file in GATE exists wait until it is gone. What they do is written into
 gunicorn's own log, so that its lines are in one order for all processes.
 """
@@ -12,6 +14,7 @@ import time
 
 GATE = os.environ["GATE"]
 LOG = os.environ["LOG"]
+LEAKER = f"{GATE}.leaker"
 LEAK_BYTES = 8 * 2**20
 kept: list[bytes] = []
 
@@ -22,9 +25,17 @@ def tell_start() -> None:
 
 
 def answer(path: str) -> bytes:
-    if path == "/leak":
+    if path == "/leak" and is_leaker():
         kept.append(os.urandom(LEAK_BYTES))
     return str(os.getpid()).encode()
+
+
+def is_leaker() -> bool:
+    try:
+        os.close(os.open(LEAKER, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return bool(kept)
+    return True
 
 
 def make_wsgi():
