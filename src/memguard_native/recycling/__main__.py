@@ -13,7 +13,7 @@ import sys
 from memguard_native.recycling.logs import configure_logging
 from memguard_native.recycling.messages import Channel
 from memguard_native.recycling.settings import ServiceSettings, WorkerPlace
-from memguard_native.recycling.zygote import Zygote, end_process_after, end_with
+from memguard_native.recycling.zygote import Zygote, end_process_after, end_with, prepare_signals
 
 CHANNEL, LISTENER, SETTINGS = 3, 4, 5
 
@@ -33,6 +33,7 @@ def main(role: str, *place: str) -> int:
     from memguard_native.recycling.worker import Worker
 
     end_with(settings.supervisor, signal.SIGTERM)
+    prepare_signals()
     number, generation, slot = place
     where = WorkerPlace(
         number=int(number),

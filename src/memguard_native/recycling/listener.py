@@ -14,7 +14,9 @@ import logging
 import os
 import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from memguard_native.errors import ConfigError
 
@@ -23,6 +25,8 @@ logger = logging.getLogger("memguard_native.recycling")
 _FIRST_INHERITED = 3  # of systemd's protocol
 # Whoever may open the directory may connect, as with a port of this host; a proxy is another user.
 _UDS_MODE = 0o666
+LISTENER_NAME = "memguard-listener"
+"""What systemd calls one that it keeps for us."""
 _LONGEST_UDS = 107  # bytes, of sockaddr_un
 
 
@@ -56,15 +60,43 @@ def open_listener(
     return listener
 
 
-def inherited_listener() -> socket.socket | None:
+class BoundPath:
+    """The socket file at a path, as it is now: `remove()` leaves that of somebody else alone."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._identity = self._look()
+
+    def remove(self) -> None:
+        """Remove it, if it is still the one that it was."""
+        if self._identity is not None and self._look() == self._identity:
+            with suppress(OSError):
+                os.unlink(self._path)
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = os.lstat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+
+def inherited_listener(*, host: str, port: int) -> socket.socket | None:
     """The socket that systemd hands over (LISTEN_FDS, LISTEN_PID); None: none is meant for us.
+
+    One of a socket unit has its own address. One that it has kept for us over a restart counts only
+    where that is `host` and `port`: they may have been set anew.
 
     The variables are removed: descriptor 3 may be another file the next time. One socket that is
     handed over twice, by a socket unit and from the store, counts once.
 
     Raises ConfigError: several sockets, or one that is no listening stream socket.
     """
-    found = _take_inherited()
+    inherited = _take_inherited()
+    found = [one for one, name in inherited if name != LISTENER_NAME or _is_at(one, host, port)]
+    for one, _ in inherited:
+        if one not in found:
+            one.close()
     if not found:
         return None
     first, *others = found
@@ -93,17 +125,21 @@ def _place(host: str, port: int) -> str:
 # --- made here ------------------------------------------------------------------------------------
 
 
-def _bind_address(host: str, port: int) -> socket.socket:
+def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
     if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
         raise ConfigError("port", port, "must be in 0..65535")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise ConfigError("host", host, "must be an address of this machine") from error
-    family, kind, _, _, address = found[0]
+    return found[0][0], found[0][4]
+
+
+def _bind_address(host: str, port: int) -> socket.socket:
+    family, address = _resolve(host, port)
     # asyncio sets TCP_NODELAY only where it sees this protocol number; without it each request on a
     # kept connection takes 40 ms longer (uvicorn#3149).
-    listener = socket.socket(family, kind, socket.IPPROTO_TCP)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Accepted connections have it from here, whatever the event loop does.
@@ -186,8 +222,17 @@ def _checked(field: str, fd: int, listener: socket.socket) -> socket.socket:
     return listener
 
 
-def _take_inherited() -> list[socket.socket]:
-    """What systemd hands over, each socket once; the variables that tell of it are removed."""
+def _is_at(listener: socket.socket, host: str, port: int) -> bool:
+    family, address = _resolve(host, port)
+    if listener.family != family:
+        return False
+    here = listener.getsockname()
+    return bool(here[0] == address[0] and port in (0, here[1]))
+
+
+def _take_inherited() -> list[tuple[socket.socket, str]]:
+    """What systemd hands over and the names of that, each socket once, a unit's before what it has
+    kept; the variables that tell of it are removed."""
     variables = {
         name: os.environ.get(name) for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
     }
@@ -198,23 +243,35 @@ def _take_inherited() -> list[socket.socket]:
     text = variables["LISTEN_FDS"] or ""
     if not text.isascii() or not text.isdecimal():
         raise ConfigError("LISTEN_FDS", text, "must be a number of descriptors")
-    found: dict[int, socket.socket] = {}
-    for fd in range(_FIRST_INHERITED, _FIRST_INHERITED + int(text)):
+    names = (variables["LISTEN_FDNAMES"] or "").split(":")
+    found: dict[int, tuple[socket.socket, str]] = {}
+    for place in range(int(text)):
+        fd = _FIRST_INHERITED + place
+        name = names[place] if place < len(names) else ""
         try:
             one = socket.socket(fileno=fd)
         except OSError:
             raise ConfigError("LISTEN_FDS", text, "must count sockets only") from None
         one.set_inheritable(False)
-        if found.setdefault(os.fstat(fd).st_ino, one) is not one:
+        if found.setdefault(os.fstat(fd).st_ino, (one, name))[0] is not one:
             one.close()
     return list(found.values())
 
 
 def _stored_at(path: str) -> socket.socket | None:
-    """The listener of this path that systemd has kept over a restart: it still has its queue."""
+    """The listener of this path that systemd has kept over a restart: it still has its queue.
+
+    None: there is none, or nobody can reach it any more because its file is gone.
+    """
     match = None
-    for one in _take_inherited():
-        if match is None and one.family == socket.AF_UNIX and one.getsockname() == path:
+    is_there = os.path.lexists(path)
+    for one, _ in _take_inherited():
+        if (
+            is_there
+            and match is None
+            and one.family == socket.AF_UNIX
+            and one.getsockname() == path
+        ):
             match = _checked("uds", one.fileno(), one)
         else:
             one.close()

@@ -119,6 +119,8 @@ class ZygoteProcess:
         self.pid = pid
         self.started_at = now
         self.loaded: Mapping[str, Any] | None = None
+        self.failure: str | None = None
+        """Why we have ended it."""
         self.is_gone = False
 
     @property
@@ -126,11 +128,15 @@ class ZygoteProcess:
         """Whether workers can be had of it."""
         return self.loaded is not None and not self.is_gone
 
-    def kill(self) -> None:
-        """It ends now."""
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it is still there."""
         with suppress(ProcessLookupError):
             if not self.is_gone:
-                os.kill(self.pid, signal.SIGKILL)
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """It ends now."""
+        self.signal(signal.SIGKILL)
 
     def fork(self, place: WorkerPlace, end: socket.socket) -> bool:
         """Have it fork a worker with this end of a channel; False: it cannot be told.

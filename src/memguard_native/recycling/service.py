@@ -15,7 +15,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
 
@@ -24,7 +23,7 @@ from memguard_native.errors import ConfigError, is_finite_number
 from memguard_native.memory.sample import MemorySample
 from memguard_native.memory.surroundings import read_surroundings
 from memguard_native.recycling.children import os_threads
-from memguard_native.recycling.listener import inherited_listener, open_listener
+from memguard_native.recycling.listener import BoundPath, inherited_listener, open_listener
 from memguard_native.recycling.logs import configure_logging
 from memguard_native.recycling.policy import RecyclePolicy, ResolvedPolicy
 from memguard_native.recycling.settings import BACKLOG, MOST_PROCESSES, ServiceSettings
@@ -92,7 +91,8 @@ def run(
         warm_up: called in each worker before it is ready; or a path, "/search?q=x", that is asked
             of the application itself. It may be a coroutine function.
         factory: `app` is called, and returns the application.
-        ready_timeout: seconds from the start of a worker until it must be ready.
+        ready_timeout: seconds from the start of a worker until it must be ready; and those that
+            the application may take to be loaded before workers are forked.
         drain_timeout: seconds for what a worker still has to do before it is closed.
         hang_timeout: seconds without a turn of the event loop after which a worker is killed.
         kill_timeout: seconds from the end of the drain until a worker is killed.
@@ -154,10 +154,12 @@ def run(
         uvicorn_options={"host": host, "port": port, "backlog": BACKLOG, **uvicorn_options},
     )
     settings.check()
-    listener = None if uds or fd is not None else inherited_listener()
+    listener = None if uds or fd is not None else inherited_listener(host=host, port=port)
     if listener is None:
         backlog = settings.uvicorn_options["backlog"]
         listener = open_listener(host=host, port=port, uds=uds, fd=fd, backlog=backlog)
+    # A service manager that keeps the listener keeps its path as well.
+    bound = BoundPath(uds) if uds and "NOTIFY_SOCKET" not in os.environ else None
     configure_logging(uvicorn_options.get("log_level"))
     supervisor = Supervisor(
         settings,
@@ -174,9 +176,8 @@ def run(
     try:
         return supervisor.run()
     finally:
-        if uds is not None:
-            with suppress(OSError):
-                os.unlink(uds)
+        if bound is not None:
+            bound.remove()
 
 
 def _check_system() -> None:

@@ -14,9 +14,9 @@ import time
 from array import array
 from collections.abc import Callable, Mapping
 
-logger = logging.getLogger("memguard_native.recycling")
+from memguard_native.recycling.listener import LISTENER_NAME
 
-_LISTENER_NAME = "memguard-listener"
+logger = logging.getLogger("memguard_native.recycling")
 
 
 class ServiceManager:
@@ -68,7 +68,9 @@ class ServiceManager:
 
         It comes back as `listener.inherited_listener()`, with all who wait in its queue.
         """
-        self._tell(f"FDSTORE=1\nFDNAME={_LISTENER_NAME}", fd)
+        # First what an earlier run may have left there, at another address: there is room for one.
+        self._tell(f"FDSTOREREMOVE=1\nFDNAME={LISTENER_NAME}")
+        self._tell(f"FDSTORE=1\nFDNAME={LISTENER_NAME}", fd)
 
     def _tell(self, message: str, fd: int | None = None) -> None:
         if self._address is None:

@@ -97,7 +97,12 @@ class Supervisor:
         starter = Starter(settings, listener, given)
         # Before there is anything that its child must not have.
         self.template = Template(
-            starter, self._selection, start=start, on_frame=self._on_zygote_frame, clock=clock
+            starter,
+            self._selection,
+            start=start,
+            load_timeout=ready_timeout,
+            on_frame=self._on_zygote_frame,
+            clock=clock,
         )
         self._relay = Relay(capacity=descriptor_capacity())
         self.recycles = Recycles()
@@ -122,6 +127,7 @@ class Supervisor:
         self._group = read_group()
         self._has_been_complete = False
         self._stop_at: float | None = None
+        self._zygotes_end_by: float | None = None
         self._is_stopping = False
         self._exit_code: int | None = None
         self._final_code = 0
@@ -196,6 +202,7 @@ class Supervisor:
         elapsed, self._last_tick = now - self._last_tick, now
         if elapsed > _LATE:
             self.workforce.was_late(now, elapsed)
+            self.template.was_late(elapsed)
         self._ticks += 1
         self._relay.try_all_again()
         self._control.expire(now)
@@ -463,7 +470,11 @@ class Supervisor:
         self.template.end()
 
     def _go_on_stopping(self, now: float) -> None:
-        if self._stop_at is None and self.workforce.is_gone:
+        if self._stop_at is not None or not self.workforce.is_gone:
+            return
+        if self._zygotes_end_by is None:
+            self._zygotes_end_by = now + self.settings.kill_timeout
+        if self.template.is_gone or now >= self._zygotes_end_by:
             self._exit_code = self._final_code
 
 

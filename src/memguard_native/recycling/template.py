@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
+from memguard_native.recycling.children import signal_group
 from memguard_native.recycling.messages import ChannelClosedError, Frame, Kind
 from memguard_native.recycling.processes import Starter, ZygoteProcess
 
@@ -21,6 +23,8 @@ _FIRST_BACKOFF, _LONGEST_BACKOFF = 1.0, 60.0
 _LOOK_INTERVAL = 60.0
 _GROWN = 1.1
 _GROWN_LEAST_BYTES = 16 * 2**20
+# From the abort of one that hangs, which tells where, to its death.
+_ABORT_TIME = 2.0
 
 
 class Watch(Protocol):
@@ -31,7 +35,8 @@ class Watch(Protocol):
 
 
 class Template:
-    """`start`: "auto", "zygote" or "spawn"; `on_frame(zygote, frame)` is told what zygotes say."""
+    """`start`: "auto", "zygote" or "spawn"; `load_timeout`: seconds that an application may take to
+    be loaded; `on_frame(zygote, frame)` is told what zygotes say."""
 
     def __init__(
         self,
@@ -39,12 +44,14 @@ class Template:
         watch: Watch,
         *,
         start: str,
+        load_timeout: float,
         on_frame: Callable[[ZygoteProcess, Frame], object],
         clock: Callable[[], float],
     ) -> None:
         self._starter = starter
         self._watch = watch
         self._start = start
+        self._load_timeout = load_timeout
         self._on_frame = on_frame
         self._clock = clock
         self._spawns = start == "spawn"
@@ -188,7 +195,8 @@ class Template:
             return
         if zygote is self._loading:
             self._loading = None
-            self._on_frame(zygote, Frame(Kind.loaded, payload={"failed": "its process ended"}))
+            failed = zygote.failure or "its process ended"
+            self._on_frame(zygote, Frame(Kind.loaded, payload={"failed": failed}))
             return
         if not self._starter.can_spawn:
             logger.error(
@@ -208,16 +216,30 @@ class Template:
         """Ten times a second."""
         if self._retry_at is not None and now >= self._retry_at and self._loading is None:
             self._try_to_load()
-        zygotes = (self.zygote, self._loading, *self._old)
-        for zygote in zygotes:
-            if zygote is not None and not zygote.is_gone:
-                zygote.channel.flush()
+        for one in (self.zygote, self._loading, *self._old):
+            if one is not None and not one.is_gone:
+                one.channel.flush()
+        if self._loading is not None:
+            self._end_if_late(self._loading, now)
         if now >= self._next_look_at:
             self._next_look_at = now + _LOOK_INTERVAL
             zygote = self.zygote
             if zygote is not None and self._loading is None and self._has_grown(zygote):
                 logger.warning("the zygote has grown: the application is loaded again")
                 self._try_to_load()
+
+    def _end_if_late(self, zygote: ZygoteProcess, now: float) -> None:
+        late = now - zygote.started_at - self._load_timeout
+        if late > 0 and zygote.failure is None:
+            zygote.failure = f"it was not loaded within {self._load_timeout:g} s; see its log"
+            zygote.signal(signal.SIGABRT)
+        elif late > _ABORT_TIME:
+            zygote.kill()
+
+    def was_late(self, gap: float) -> None:
+        """The supervisor was stopped for a while: so may have been who loads."""
+        if self._loading is not None:
+            self._loading.started_at += gap
 
     def _has_grown(self, zygote: ZygoteProcess) -> bool:
         if zygote.loaded is None or zygote.is_gone:
@@ -226,19 +248,27 @@ class Template:
         now = _anonymous_bytes(zygote.pid)
         return now > before * _GROWN and now > before + _GROWN_LEAST_BYTES
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether no zygote is left."""
+        return all(one is None or one.is_gone for one in (self.zygote, self._loading, *self._old))
+
     def end(self) -> None:
-        """All zygotes end when their last worker has."""
+        """All zygotes end when their last worker has; one that still loads, now."""
         self._is_ending = True
         self._retry_at = None
-        for zygote in (self.zygote, self._loading, *self._old):
+        if self._loading is not None:
+            self._loading.kill()
+        for zygote in (self.zygote, *self._old):
             if zygote is not None and not zygote.is_gone:
                 zygote.channel.send(Kind.exit)
 
     def close(self) -> None:
-        """All zygotes end now."""
+        """All zygotes end now, with what they have started."""
         for zygote in (self.zygote, self._loading, *self._old):
             if zygote is not None and not zygote.is_gone:
-                zygote.kill()
+                signal_group(zygote.pid, signal.SIGKILL)
+                zygote.kill()  # it may not have its group yet
                 zygote.channel.close()
                 with suppress(ChildProcessError):
                     os.waitpid(zygote.pid, 0)

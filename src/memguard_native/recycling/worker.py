@@ -439,8 +439,6 @@ def _prepare_process() -> None:
     import resource
 
     os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     faulthandler.enable()  # SIGABRT, which ends a worker that hangs, tells where it hung
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:

@@ -13,6 +13,7 @@ One thread, and no event loop. It ends when the supervisor does; workers live on
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import logging
 import os
@@ -22,6 +23,7 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -40,6 +42,15 @@ logger = logging.getLogger("memguard_native.recycling")
 # More compute threads than one do not survive a fork, and workers are the way to use more cores.
 # What the user has set stays, and then is a reason to spawn.
 _ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+_FOR_THE_SUPERVISOR = (
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
 
 
 class GivenObjects(NamedTuple):
@@ -74,9 +85,11 @@ class Zygote:
         In a worker that was forked it returns as well: with the exit code of that one.
         """
         end_with(self._settings.supervisor, signal.SIGKILL)
-        # Ctrl-C and systemd signal every process; this one ends when the supervisor says so.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        prepare_signals()
+        # systemd signals every process; this one ends when the supervisor says so.
+        signal.signal(signal.SIGTERM, _do_nothing)
+        os.setpgid(0, 0)
+        faulthandler.enable()  # SIGABRT, which ends one that hangs, tells where it hung
         started = time.monotonic()
         try:
             objects = self._load()
@@ -186,6 +199,7 @@ class Zygote:
         for pidfd in self._children:
             os.close(pidfd)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _keep_what_is_shared()
         _reseed()
         channel = Channel(socket.socket(fileno=control))
         return Worker(channel, self._listener, self._settings, place, objects).run()
@@ -205,6 +219,29 @@ def end_with(supervisor: int, number: signal.Signals) -> None:
     _core.set_parent_death_signal(number)
     if os.getppid() != supervisor:  # it has ended already
         raise SystemExit(1)
+
+
+def prepare_signals() -> None:
+    """What is meant for the supervisor ends nobody else; before the application is imported, which
+    may have handlers of its own.
+
+    By handlers and not by SIG_IGN: that would hold for whatever the application starts as well.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever ignores it has no status of a child
+    for number in _FOR_THE_SUPERVISOR:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler):
+            signal.signal(number, _do_nothing)
+
+
+def _do_nothing(_number: int, _frame: object) -> None:
+    pass
+
+
+def _keep_what_is_shared() -> None:
+    """What the application has made at its import, a temporary directory for example, is for all
+    workers: the first one that ends must not finalize it. The zygote does."""
+    for one in list(getattr(weakref.finalize, "_registry", ())):
+        one.atexit = False
 
 
 def _reseed() -> None:

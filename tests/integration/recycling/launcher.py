@@ -1,7 +1,7 @@
 """Runs `recycling.run` with arguments from the command line, as JSON; prints the URL once ready.
 
 Of its own: `as_object`, the application itself is given; `refused_starts`, at which starts of a
-process, counted from 1, the system has none for us; `on_ready_fails`.
+process, counted from 1, the system has none for us; `ignored` signals; `on_ready_fails`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import itertools
 import json
 import logging
 import os
+import signal
 import sys
 from typing import Any
 
@@ -26,6 +27,8 @@ def main() -> int:
     policy = recycling.RecyclePolicy(**arguments.pop("policy", {}))
     app = arguments.pop("app")
     _refuse(arguments.pop("refused_starts", []))
+    for name in arguments.pop("ignored", []):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     on_ready_fails = arguments.pop("on_ready_fails", False)
 
     def on_ready(url: str) -> None:

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from memguard_native.errors import ConfigError
-from memguard_native.recycling.listener import inherited_listener, open_listener, url_of
+from memguard_native.recycling.listener import BoundPath, inherited_listener, open_listener, url_of
 
 LOCAL = {"host": "127.0.0.1", "port": 0}
 
@@ -179,7 +179,7 @@ try:
     if len(sys.argv) > 3:
         found = open_listener(host="127.0.0.1", port=0, uds=sys.argv[3])
     else:
-        found = inherited_listener()
+        found = inherited_listener(host="127.0.0.1", port=int(os.environ.get("PORT", "0")))
 except ConfigError as error:
     print(error)
 else:
@@ -189,7 +189,7 @@ print("LISTEN_FDS" in os.environ, sum(os.path.exists(f"/proc/self/fd/{n}") for n
 """
 
 
-def activated(*listeners, pid="own", count=None, uds=()):
+def activated(*listeners, pid="own", count=None, uds=(), port=0, names=""):
     """What a process finds that is started like one of systemd's, with these from 3 on."""
     numbers = [one.fileno() for one in listeners]
     moves = [f"os.dup2({number}, {100 + place})" for place, number in enumerate(numbers)]
@@ -202,6 +202,7 @@ def activated(*listeners, pid="own", count=None, uds=()):
     done = subprocess.run(
         [sys.executable, "-c", program, given, pid, *uds],
         pass_fds=numbers,
+        env={**os.environ, "PORT": str(port), "LISTEN_FDNAMES": names},
         capture_output=True,
         text=True,
         timeout=60,
@@ -225,6 +226,28 @@ def test_a_socket_for_another_process_is_left_alone():
 def test_a_socket_that_is_handed_over_twice_counts_once():
     with socket.create_server(("127.0.0.1", 0)) as given, given.dup() as again:
         assert activated(given, again) == [f"3 {url_of(given)} False", "False 1"]
+
+
+KEPT = "memguard-listener"
+
+
+def test_a_socket_that_systemd_has_kept_is_taken_for_the_same_address():
+    with socket.create_server(("127.0.0.1", 0)) as kept:
+        port = kept.getsockname()[1]
+        assert activated(kept, names=KEPT, port=port)[0] == f"3 {url_of(kept)} False"
+
+
+def test_a_socket_that_systemd_has_kept_is_closed_where_the_address_was_set_anew():
+    with socket.create_server(("127.0.0.1", 0)) as kept:
+        port = kept.getsockname()[1] ^ 1
+        assert activated(kept, names=KEPT, port=port) == ["none", "False 0"]
+
+
+def test_a_socket_unit_sets_the_address_also_where_its_socket_was_kept():
+    with socket.create_server(("127.0.0.1", 0)) as given, given.dup() as kept:
+        port = given.getsockname()[1] ^ 1
+        found, rest = activated(given, kept, names=f"shop.socket:{KEPT}", port=port)
+        assert (found, rest) == (f"3 {url_of(given)} False", "False 1")
 
 
 def test_two_sockets_are_one_too_many():
@@ -254,6 +277,30 @@ def test_the_listener_of_a_path_that_systemd_has_kept_is_taken_again(tmp_path):
         assert activated(kept, uds=[str(path)]) == [f"3 unix:{path} False", "False 1"]
 
 
+def test_a_listener_whose_path_is_gone_is_made_anew(tmp_path):
+    path = tmp_path / "shop.sock"
+    with unix_listener(path) as kept:
+        path.unlink()
+        found, rest = activated(kept, uds=[str(path)])
+    assert found.partition(" ")[2] == f"unix:{path} False"
+    assert rest == "False 1"
+    with socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
+        client.connect(str(path))  # bound by the process that has ended since
+
+
+def test_the_file_of_a_path_is_removed_unless_it_is_another_one(tmp_path):
+    path = tmp_path / "shop.sock"
+    with unix_listener(path):
+        bound = BoundPath(str(path))
+        path.rename(tmp_path / "old.sock")
+        with unix_listener(path):
+            bound.remove()
+            assert path.exists()
+            BoundPath(str(path)).remove()
+            assert not path.exists()
+    bound.remove()
+
+
 def test_another_listener_that_systemd_has_kept_is_closed(tmp_path):
     path = tmp_path / "shop.sock"
     with socket.create_server(("127.0.0.1", 0)) as kept:
@@ -264,7 +311,7 @@ def test_another_listener_that_systemd_has_kept_is_closed(tmp_path):
 
 def test_without_systemd_there_is_none(monkeypatch):
     monkeypatch.delenv("LISTEN_PID", raising=False)
-    assert inherited_listener() is None
+    assert inherited_listener(host="127.0.0.1", port=0) is None
 
 
 # --- its URL --------------------------------------------------------------------------------------

@@ -73,6 +73,7 @@ def test_the_watchdog_is_told_where_it_watches_this_process(systemd, variables, 
 def test_the_listener_that_is_kept_is_the_very_same(systemd):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         manager(systemd).keep_listener(listener.fileno())
+        assert systemd.recv(4096) == b"FDSTOREREMOVE=1\nFDNAME=memguard-listener"
         message, descriptors, _, _ = socket.recv_fds(systemd, 4096, 1)
         with socket.socket(fileno=descriptors[0]) as kept:
             assert message == b"FDSTORE=1\nFDNAME=memguard-listener"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -10,21 +11,35 @@ from memguard_native.recycling.messages import Channel, Kind, open_channel
 from memguard_native.recycling.processes import ZygoteProcess
 from memguard_native.recycling.template import Template
 
+LOAD_TIMEOUT = 30.0
 LOADED = {"load_s": 0.1, "private_bytes": 0, "threads": [], "has_cuda": False}
 
 
+class Zygote(ZygoteProcess):
+    """Of no process: what it is sent is kept."""
+
+    def __init__(self, channel, now):
+        super().__init__(channel, os.getpid(), now)
+        self.signals = []
+
+    def signal(self, number):
+        self.signals.append(number)
+
+
 class Starter:
-    """Zygotes that are no processes; `others` are their ends of the channels."""
+    """`others` are the zygotes' ends of the channels."""
 
     can_spawn = True
 
     def __init__(self):
+        self.zygotes = []
         self.others = []
 
     def start_zygote(self, now):
         channel, other = open_channel()
         self.others.append(Channel(other))
-        return ZygoteProcess(channel, os.getpid(), now)
+        self.zygotes.append(Zygote(channel, now))
+        return self.zygotes[-1]
 
 
 class Watch:
@@ -49,12 +64,14 @@ class Surroundings:
 
     def __init__(self):
         self.now = 0.0
+        self.failures = []
         self.starter = Starter()
         self.watch = Watch()
         self.template = Template(
             self.starter,
             self.watch,
             start="zygote",
+            load_timeout=LOAD_TIMEOUT,
             on_frame=self._on_frame,
             clock=lambda: self.now,
         )
@@ -65,6 +82,7 @@ class Surroundings:
 
     def _on_frame(self, zygote, frame):
         if "failed" in frame.payload:
+            self.failures.append(frame.payload["failed"])
             self.template.drop(zygote)
         else:
             self.template.use(zygote, frame.payload)
@@ -139,3 +157,38 @@ def test_nothing_is_loaded_again_once_the_service_ends(surroundings):
     surroundings.template.end()
     surroundings.template.look(surroundings.now + 50.0)
     assert surroundings.started == 1
+
+
+def test_an_application_that_is_not_loaded_in_time_is_aborted_then_killed(surroundings):
+    (zygote,) = surroundings.starter.zygotes
+    surroundings.template.look(LOAD_TIMEOUT)
+    assert zygote.signals == []
+    surroundings.template.look(LOAD_TIMEOUT + 0.1)
+    surroundings.template.look(LOAD_TIMEOUT + 2.0)
+    assert zygote.signals == [signal.SIGABRT]
+    surroundings.template.look(LOAD_TIMEOUT + 2.1)
+    assert zygote.signals == [signal.SIGABRT, signal.SIGKILL]
+    surroundings.newest_dies()
+    assert surroundings.failures == ["it was not loaded within 30 s; see its log"]
+
+
+def test_a_standstill_of_the_supervisor_takes_no_time_from_who_loads(surroundings):
+    (zygote,) = surroundings.starter.zygotes
+    surroundings.template.was_late(100.0)
+    surroundings.template.look(LOAD_TIMEOUT + 100.0)
+    assert zygote.signals == []
+
+
+def test_who_still_loads_when_the_service_ends_is_killed(surroundings):
+    (zygote,) = surroundings.starter.zygotes
+    surroundings.template.end()
+    assert zygote.signals == [signal.SIGKILL]
+
+
+def test_a_zygote_may_finish_what_it_has_to_when_the_service_ends(surroundings):
+    surroundings.newest_says(**LOADED)
+    surroundings.template.end()
+    assert surroundings.starter.zygotes[0].signals == []
+    assert not surroundings.template.is_gone
+    surroundings.newest_dies()
+    assert surroundings.template.is_gone
