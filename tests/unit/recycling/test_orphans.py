@@ -152,8 +152,17 @@ def test_what_ends_when_it_is_told_is_not_killed(processes, signals):
     assert orphans.is_gone
 
 
-def test_what_came_before_a_worker_ended_is_left_alone(processes, signals):
+def test_what_was_there_before_any_worker_is_left_alone(processes, signals):
     processes.obedient()
+    orphans = Orphans(set)
+    orphans.worker_ended(now=10.0)
+    orphans.look(10.1)
+    orphans.look(12.2)
+    assert signals == []
+    assert orphans.is_gone
+
+
+def test_what_came_before_a_worker_ended_is_left_alone(processes, signals):
     orphans = Orphans(set)
     processes.obedient()
     orphans.look(9.9)
@@ -202,6 +211,20 @@ def test_what_ends_while_it_is_looked_at_is_no_failure(monkeypatch):
     monkeypatch.setattr(module, "children_of", lambda _pid: [])
     orphans.look(10.2)
     assert orphans.is_gone
+
+
+def test_what_comes_within_seconds_of_a_strays_end_ends_too(processes):
+    orphans = Orphans(set)
+    orphans.worker_ended(now=10.0)
+    stray = processes.stubborn()
+    orphans.look(10.1)
+    orphans.look(13.9)
+    assert ended_by(stray) == SIGKILL
+    orphans.look(14.0)
+    assert orphans.is_gone
+    late = processes.obedient()
+    orphans.look(17.8)
+    assert ended_by(late) == SIGTERM
 
 
 @pytest.fixture
