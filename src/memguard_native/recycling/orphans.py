@@ -54,9 +54,10 @@ class Orphans:
 
     def _look_at_strays(self, now: float) -> None:
         children = set(children_of(os.getpid())) - self._others()
-        if now > self._look_until:  # there before, or come while no worker had ended
-            self._bystanders = children
-            self._strays.clear()
+        # A standstill of this process may have been longer than the time to look: what it has to
+        # look for, or has told to end, is not forgotten for that.
+        if now > self._look_until and not self._has_to_look and not self._strays:
+            self._bystanders = children  # there before, or come while no worker had ended
             return
         self._has_to_look = False
         for pid in self._strays.keys() - children:

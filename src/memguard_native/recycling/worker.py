@@ -13,20 +13,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import signal
 import socket
-import sys
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from memguard_native import _core, segment
 from memguard_native.errors import ConfigError, MemguardError
 from memguard_native.recycling.children import descendants, other_members
-from memguard_native.recycling.limits import draw_limits, reached
 from memguard_native.recycling.messages import (
     Channel,
     ChannelClosedError,
@@ -35,9 +31,10 @@ from memguard_native.recycling.messages import (
     close_descriptor,
     encode,
 )
-from memguard_native.recycling.reasons import Reason, comes_before
+from memguard_native.recycling.reasons import Reason
 from memguard_native.recycling.settings import ServiceSettings, WorkerPlace
 from memguard_native.recycling.worker_memory import WorkerMemory
+from memguard_native.recycling.worker_wishes import WorkerWishes
 
 if TYPE_CHECKING:
     from memguard_native.recycling.loading import Objects
@@ -63,7 +60,7 @@ def count(*, inputs: int = 0, tokens: int = 0) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ConfigError(name, value, "must be an int >= 0")
     if _current is not None:
-        _current.count(inputs, tokens)
+        _current.wishes.count(inputs, tokens)
 
 
 def ask(reason: str = "backend") -> None:
@@ -71,7 +68,7 @@ def ask(reason: str = "backend") -> None:
     if reason not in (Reason.backend, Reason.manual):
         raise ConfigError("reason", reason, "must be one of 'backend', 'manual'")
     if _current is not None:
-        _current.ask_from_any_thread(Reason(reason))
+        _current.wishes.ask_from_any_thread(Reason(reason))
 
 
 def load_from(read: Callable[[], float]) -> None:
@@ -109,62 +106,21 @@ class Worker:
         self._place = place
         self._objects = objects
         self._started_at = time.monotonic()
-        self._ready_at: float | None = None
-        self._limits = draw_limits(settings.policy, random.Random())
-        self._request_limit = self._limits.requests or sys.maxsize
-        self._counting = threading.Lock()
-        self._inputs = self._tokens = 0
-        self._wish: Reason | None = None
         self._unready: str | None = None
         self._beats = 0
         self._connection_seq = 0
         self._is_alone = False
         self._has_lost_segment = False
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._watchdog: _core.Watchdog | None = None
-        self.memory = WorkerMemory(settings, place, self.ask_from_any_thread, self.withdraw)
+        self.wishes = WorkerWishes(channel, settings.policy)
+        self.memory = WorkerMemory(
+            settings, place, self.wishes.ask_from_any_thread, self.wishes.withdraw
+        )
         _current = self
 
-    # --- what the application and the memory may do ---------------------------------------------
-
-    def count(self, inputs: int, tokens: int) -> None:
-        """See the function of this module."""
-        with self._counting:
-            self._inputs += inputs
-            self._tokens += tokens
-        limits = self._limits
-        if self._inputs >= (limits.inputs or sys.maxsize) or self._tokens >= (
-            limits.tokens or sys.maxsize
-        ):
-            self._from_any_thread(self._check_limits)
-
-    def ask_from_any_thread(
-        self, reason: Reason, evidence: Mapping[str, object] | None = None
-    ) -> None:
-        """Ask to be replaced."""
-        self._from_any_thread(self._ask, reason, evidence)
-
-    def _from_any_thread(self, call: Callable[..., object], *arguments: object) -> None:
-        if self._loop is None:
-            raise MemguardError("a worker can ask to be replaced once its event loop runs")
-        try:
-            self._loop.call_soon_threadsafe(call, *arguments)
-        except RuntimeError:  # the loop has ended: so does this process
-            logger.debug("a wish to be replaced came too late")
-
-    def withdraw(self, reason: Reason) -> None:
-        """The reason has vanished. On the event loop."""
-        if self._wish is reason:
-            self._wish = None
-            self._channel.send(Kind.wish, payload={"reason": reason, "is_over": True})
-
-    def _ask(self, reason: Reason, evidence: Mapping[str, object] | None = None) -> None:
-        if not comes_before(reason, self._wish):
-            return
-        self._channel.send(
-            Kind.wish, payload={"reason": reason, "evidence": dict(evidence or self._work())}
-        )
-        self._wish = reason
+    @property
+    def _is_ready(self) -> bool:
+        return self.wishes.ready_at is not None
 
     # --- from start to end ----------------------------------------------------------------------
 
@@ -174,14 +130,14 @@ class Worker:
         try:
             self._attach()
             self._watch_supervisor()
-            self._server = self._new_server()
+            self._server = self.wishes.server = self._new_server()
             self._run_loop()
         except ConfigError as error:
             return self._fail(
                 error, config_error=[error.field, repr(error.value)[:500], error.allowed[:500]]
             )
         except SystemExit:  # uvicorn's way to say that the application's start-up failed
-            if self._ready_at is not None:
+            if self._is_ready:
                 raise
             return self._fail("the application's start-up failed; its log says why")
         except MemguardError as error:  # it says itself what is wrong, and what to do
@@ -201,7 +157,7 @@ class Worker:
                 "handed_over": server.handed_over,
                 "lingered": server.lingered,
                 "aborted": server.aborted,
-                **self._work(),
+                **self.wishes.work(),
             },
         )
         return 0
@@ -253,7 +209,7 @@ class Worker:
             config,
             hand_out=self._hand_out,
             on_startup=self._on_startup,
-            on_request=self._on_request,
+            on_request=self.wishes.on_request,
             on_started=self._on_started,
         )
 
@@ -264,7 +220,7 @@ class Worker:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        self._loop = loop = asyncio.get_running_loop()
+        self.wishes.loop = loop = asyncio.get_running_loop()
         loop.add_reader(self._channel.fileno(), self._on_frames)
         loop.add_signal_handler(signal.SIGTERM, self._on_terminate)
         self._beat(loop)
@@ -291,12 +247,12 @@ class Worker:
         await self.memory.begin()
 
     def _on_started(self) -> None:
-        self._ready_at = time.monotonic()
+        self.wishes.ready_at = ready_at = time.monotonic()
         self._segment.core.set_worker_state("ready")
         self._channel.send(
             Kind.ready,
             payload={
-                "boot_s": round(self._ready_at - self._started_at, 4),
+                "boot_s": round(ready_at - self._started_at, 4),
                 "tier": self._server.tier,
                 **self.memory.figures(),
             },
@@ -308,7 +264,7 @@ class Worker:
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.call_later(_BEAT_INTERVAL, self._beat, loop)
         self._segment.core.beat_loop()
-        self._segment.core.tell_work(**self._work())
+        self._segment.core.tell_work(**self.wishes.work())
         self._channel.flush()
         self._beats += 1
         if self._beats % _BEATS_PER_SECOND == 0:
@@ -317,47 +273,18 @@ class Worker:
     def _on_second(self) -> None:
         if not self._segment.has_its_name():  # removed or replaced: as breakers do
             self._attach_again()
-        if self._ready_at is not None:
+        if self._is_ready:
             self.memory.on_second()
-            self._check_limits()
+            self.wishes.check_limits()
 
     def _attach_again(self) -> None:
         try:
             self._segment = segment.attach_again(self._segment)
-            self._begin_page("starting" if self._ready_at is None else "ready")
+            self._begin_page("ready" if self._is_ready else "starting")
         except MemguardError as error:  # requests are served all the same
             if not self._has_lost_segment:
                 self._has_lost_segment = True
                 logger.error("worker %d is not seen any more: %s", self._place.number, error)
-
-    def _on_request(self) -> None:
-        # For each request: all limits would take as long as the rest of what is ours.
-        if self._server.requests >= self._request_limit:
-            self._check_limits()
-
-    def _check_limits(self) -> None:
-        if self._ready_at is None:
-            return
-        age = time.monotonic() - self._ready_at
-        reason = reached(
-            self._limits,
-            requests=self._server.requests,
-            inputs=self._inputs,
-            tokens=self._tokens,
-            age=age,
-        )
-        if reason is not None and comes_before(reason, self._wish):
-            self._ask(reason, {**self._work(), "age": round(age, 1)})
-
-    def _work(self) -> dict[str, int]:
-        server = self._server
-        return {
-            "requests": server.requests,
-            "in_flight": server.in_flight,
-            "connections": server.connections,
-            "inputs": self._inputs,
-            "tokens": self._tokens,
-        }
 
     def _on_frames(self) -> None:
         try:
@@ -409,7 +336,7 @@ class Worker:
     def _on_terminate(self) -> None:
         # systemd and people signal workers as well. The supervisor ends them, one by one.
         if not self._is_alone:
-            self._ask(Reason.manual)
+            self.wishes.ask(Reason.manual)
 
     def _on_supervisor_gone(self) -> None:
         asyncio.get_running_loop().remove_reader(self._channel.fileno())

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +30,11 @@ class Family:
         )
         assert self.leader.stdout is not None
         self.child = int(self.leader.stdout.readline())
+        # It was executed, but has its name only an instant later.
+        until = time.monotonic() + 30
+        while Path(f"/proc/{self.child}/comm").read_text() != "sleep\n":
+            assert time.monotonic() < until
+            time.sleep(0.001)
         self.group = self.leader.pid
 
     def end(self) -> None:
