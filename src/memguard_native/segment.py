@@ -34,6 +34,8 @@ from memguard_native.errors import ConfigError, SegmentError, SegmentUnavailable
 
 logger = logging.getLogger("memguard_native.segment")
 
+ATTACH_RETRY = 30.0
+"""Seconds until `attach_again()` is tried again where it has failed: it may wait for a lock."""
 _LOCK_TIMEOUT = 2.0
 _LOCK_POLL = 0.005
 _OLD = 3600.0
@@ -448,6 +450,8 @@ def _create(path: Path) -> Segment:
         os.posix_fallocate(file, 0, _core.SEGMENT_BYTES)
         mapping = _mapping(file, writable=True)
         _core.Segment.format(mapping, **_surroundings(), random_id=secrets.randbits(64))
+        # They stay in the file; who has made it is not to count 7 MB more than all others.
+        mapping.madvise(mmap.MADV_DONTNEED)
         os.rename(making, path)
         return Segment(path, _core.Segment(mapping), _file_id(os.fstat(file)))
     except BaseException:

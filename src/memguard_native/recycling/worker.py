@@ -110,7 +110,8 @@ class Worker:
         self._beats = 0
         self._connection_seq = 0
         self._is_alone = False
-        self._has_lost_segment = False
+        self._attach_at = 0.0
+        self._state = "starting"
         self._watchdog: _core.Watchdog | None = None
         self.wishes = WorkerWishes(channel, settings.policy)
         self.memory = WorkerMemory(
@@ -150,7 +151,7 @@ class Worker:
         server = self._server
         if self._is_alone:
             self._signal_started(signal.SIGKILL)
-        self._segment.core.set_worker_state("ended")
+        self._set_state("ended")
         self._channel.send(
             Kind.ended,
             payload={
@@ -173,18 +174,22 @@ class Worker:
 
     def _attach(self) -> None:
         self._segment = segment.attach(self._settings.namespace)
-        self._begin_page("starting")
+        self._begin_page()
 
-    def _begin_page(self, state: str) -> None:
+    def _begin_page(self) -> None:
         core = self._segment.core
         if not core.begin_worker(self._place.number, predecessor=self._place.predecessor):
             raise MemguardError(
                 f"all {_core.SEGMENT_SLOTS} slots of {self._segment.path} are taken: set "
                 "MEMGUARD_NAMESPACE to another name for each service"
             )
-        core.set_worker_state(state)
+        core.set_worker_state(self._state)
         self.memory.segment = self._segment
         self._channel.send(Kind.hello, arg=os.getpid(), payload={"slot": core.slot})
+
+    def _set_state(self, state: str) -> None:
+        self._state = state
+        self._segment.core.set_worker_state(state)
 
     def _watch_supervisor(self) -> None:
         self._watchdog = _core.Watchdog(
@@ -230,7 +235,7 @@ class Worker:
     async def _on_startup(self) -> None:
         from memguard_native.recycling.asgi import WorkerApplication
 
-        self._segment.core.set_worker_state("warming")
+        self._set_state("warming")
         # Now, because the application may have said what its load is while it started up.
         requests = self.memory.monitor.load.requests
         config = self._server.config
@@ -248,7 +253,7 @@ class Worker:
 
     def _on_started(self) -> None:
         self.wishes.ready_at = ready_at = time.monotonic()
-        self._segment.core.set_worker_state("ready")
+        self._set_state("ready")
         self._channel.send(
             Kind.ready,
             payload={
@@ -271,7 +276,8 @@ class Worker:
             self._on_second()
 
     def _on_second(self) -> None:
-        if not self._segment.has_its_name():  # removed or replaced: as breakers do
+        # Removed or replaced: as breakers do.
+        if not self._segment.has_its_name() and time.monotonic() >= self._attach_at:
             self._attach_again()
         if self._is_ready:
             self.memory.on_second()
@@ -280,11 +286,10 @@ class Worker:
     def _attach_again(self) -> None:
         try:
             self._segment = segment.attach_again(self._segment)
-            self._begin_page("ready" if self._is_ready else "starting")
+            self._begin_page()
         except MemguardError as error:  # requests are served all the same
-            if not self._has_lost_segment:
-                self._has_lost_segment = True
-                logger.error("worker %d is not seen any more: %s", self._place.number, error)
+            logger.error("worker %d is not seen any more: %s", self._place.number, error)
+            self._attach_at = time.monotonic() + segment.ATTACH_RETRY
 
     def _on_frames(self) -> None:
         try:
@@ -328,7 +333,7 @@ class Worker:
             return False
 
     def _drain(self, tier: str, linger: float, timeout: float) -> None:
-        self._segment.core.set_worker_state("draining")
+        self._set_state("draining")
         self._server.drain(
             tier=tier, linger=linger, deadline=asyncio.get_running_loop().time() + timeout
         )

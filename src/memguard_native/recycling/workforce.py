@@ -42,7 +42,6 @@ _CEILING_TIME = 2.0
 _STATUS_PATIENCE = 0.1
 # Ten times a second a heart beats; a request that computes may hold it up.
 _FAINT = 10.0
-_NEXT_ATTACH = 30.0
 
 
 class Watch(Protocol):
@@ -327,8 +326,7 @@ class Workforce:
                 self._segment = segment.attach_again(self._segment)
             except SegmentError as error:  # those who serve go on; what they tell is not seen
                 logger.error("workers are not seen any more: %s", error)
-                # Its lock may be somebody's who does not move, and is waited for each time.
-                self._attach_at = self._clock() + _NEXT_ATTACH
+                self._attach_at = self._clock() + segment.ATTACH_RETRY
         self._segment.core.beat()
 
     def was_late(self, now: float, gap: float) -> None:
