@@ -163,7 +163,8 @@ class GunicornMachine(RuleBasedStateMachine):
         worker = self.pick(number)
         if worker is not None and worker.serves:
             worker.is_due = True
-            worker.dies_before_signal = unsent
+            # One of people that is on its way would be taken for the unsent one.
+            worker.dies_before_signal = unsent and "ttin" not in self.arbiter.signals
             worker.step()
             if not worker.is_alive:
                 self.unsent_at = self.arbiter.seconds
