@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 import stat
+import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def open_listener(
     if fd is not None:
         listener = _adopt(fd)
     elif uds is not None:
-        listener = _stored_at(uds) or _bind_path(uds)
+        listener = _bind_path(uds)
     else:
         listener = _bind_address(host, port)
     try:
@@ -61,31 +62,31 @@ def open_listener(
 
 
 class BoundPath:
-    """The socket file at a path, as it is now: `remove()` leaves that of somebody else alone."""
+    """The socket file at a path, as it is now: `remove()` leaves that of somebody else alone.
+
+    Raises OSError: it is gone.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._identity = self._look()
+        # Open until then: else the next file there, made once nobody listens on this one any more,
+        # may have its number.
+        self._file = os.open(path, os.O_PATH | os.O_NOFOLLOW)
 
     def remove(self) -> None:
-        """Remove it, if it is still the one that it was."""
-        if self._identity is not None and self._look() == self._identity:
-            with suppress(OSError):
+        """Remove it, if it is still the one that it was; once."""
+        with suppress(OSError):
+            if os.path.samestat(os.lstat(self._path), os.fstat(self._file)):
                 os.unlink(self._path)
-
-    def _look(self) -> tuple[int, int] | None:
-        try:
-            found = os.lstat(self._path)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
+        os.close(self._file)
 
 
-def inherited_listener(*, host: str, port: int) -> socket.socket | None:
+def inherited_listener(*, host: str, port: int, uds: str | None = None) -> socket.socket | None:
     """The socket that systemd hands over (LISTEN_FDS, LISTEN_PID); None: none is meant for us.
 
-    One of a socket unit has its own address. One that it has kept for us over a restart counts only
-    where that is `host` and `port`: they may have been set anew.
+    With a path, only one that is reached there. Else one of a socket unit has its own address, and
+    one that systemd has kept for us over a restart counts where that is `host` and `port`: they may
+    have been set anew.
 
     The variables are removed: descriptor 3 may be another file the next time. One socket that is
     handed over twice, by a socket unit and from the store, counts once.
@@ -93,7 +94,10 @@ def inherited_listener(*, host: str, port: int) -> socket.socket | None:
     Raises ConfigError: several sockets, or one that is no listening stream socket.
     """
     inherited = _take_inherited()
-    found = [one for one, name in inherited if name != LISTENER_NAME or _is_at(one, host, port)]
+    if uds is not None:
+        found = [one for one, _ in inherited if _is_reached_at(one, uds)][:1]
+    else:
+        found = [one for one, name in inherited if name != LISTENER_NAME or _is_at(one, host, port)]
     for one, _ in inherited:
         if one not in found:
             one.close()
@@ -258,21 +262,18 @@ def _take_inherited() -> list[tuple[socket.socket, str]]:
     return list(found.values())
 
 
-def _stored_at(path: str) -> socket.socket | None:
-    """The listener of this path that systemd has kept over a restart: it still has its queue.
+def _is_reached_at(listener: socket.socket, path: str) -> bool:
+    """Whether who connects to the path comes to this listener: not where the file is gone, or where
+    another service has put its own."""
+    if listener.family != socket.AF_UNIX or listener.getsockname() != path:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as visitor:
+        visitor.setblocking(False)
+        error = visitor.connect_ex(path)
+        # With a full queue it cannot be seen whose it is.
+        return error == errno.EAGAIN or (error == 0 and _owner(visitor) == _owner(listener))
 
-    None: there is none, or nobody can reach it any more because its file is gone.
-    """
-    match = None
-    is_there = os.path.lexists(path)
-    for one, _ in _take_inherited():
-        if (
-            is_there
-            and match is None
-            and one.family == socket.AF_UNIX
-            and one.getsockname() == path
-        ):
-            match = _checked("uds", one.fileno(), one)
-        else:
-            one.close()
-    return match
+
+def _owner(one: socket.socket) -> bytes:
+    """Who has called listen(), as both ends know it."""
+    return one.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from typing import Any
 
+from memguard_native.recycling.children import signal_group
 from memguard_native.recycling.messages import Channel, ChannelClosedError, Kind, open_channel
 from memguard_native.recycling.planner import WorkerState, WorkerView
 from memguard_native.recycling.reasons import Reason, comes_before
@@ -138,6 +139,10 @@ class ZygoteProcess:
         """It ends now."""
         self.signal(signal.SIGKILL)
 
+    def end_children(self) -> None:
+        """What it has started is to end; its workers have groups of their own."""
+        signal_group(self.pid, signal.SIGTERM)
+
     def fork(self, place: WorkerPlace, end: socket.socket) -> bool:
         """Have it fork a worker with this end of a channel; False: it cannot be told.
 
@@ -217,7 +222,10 @@ class Starter:
                 for source, target in zip(sources, _TARGETS, strict=True)
             ]
             arguments = [sys.executable, "-m", "memguard_native.recycling", role, *place]
-            return os.posix_spawn(sys.executable, arguments, os.environ, file_actions=actions)
+            # In its group from its first instruction on: Ctrl-C may come while Python starts.
+            return os.posix_spawn(
+                sys.executable, arguments, os.environ, file_actions=actions, setpgroup=0
+            )
 
     def _fork_zygote(self, channel: Channel, end: socket.socket) -> int:
         pid = os.fork()

@@ -154,26 +154,28 @@ def run(
         uvicorn_options={"host": host, "port": port, "backlog": BACKLOG, **uvicorn_options},
     )
     settings.check()
-    listener = None if uds or fd is not None else inherited_listener(host=host, port=port)
+    listener = None if fd is not None else inherited_listener(host=host, port=port, uds=uds)
+    bound = None
     if listener is None:
         backlog = settings.uvicorn_options["backlog"]
         listener = open_listener(host=host, port=port, uds=uds, fd=fd, backlog=backlog)
-    # A service manager that keeps the listener keeps its path as well.
-    bound = BoundPath(uds) if uds and "NOTIFY_SOCKET" not in os.environ else None
+        # A service manager that keeps the listener keeps its path as well.
+        if uds is not None and "NOTIFY_SOCKET" not in os.environ:
+            bound = BoundPath(uds)
     configure_logging(uvicorn_options.get("log_level"))
-    supervisor = Supervisor(
-        settings,
-        listener,
-        given,
-        workers=workers,
-        start=start,
-        ready_timeout=ready_timeout,
-        hang_timeout=hang_timeout,
-        shutdown_delay=shutdown_delay,
-        overlap=overlap,
-        on_ready=on_ready,
-    )
     try:
+        supervisor = Supervisor(
+            settings,
+            listener,
+            given,
+            workers=workers,
+            start=start,
+            ready_timeout=ready_timeout,
+            hang_timeout=hang_timeout,
+            shutdown_delay=shutdown_delay,
+            overlap=overlap,
+            on_ready=on_ready,
+        )
         return supervisor.run()
     finally:
         if bound is not None:

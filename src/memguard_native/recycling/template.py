@@ -188,6 +188,8 @@ class Template:
         zygote.is_gone = True
         self._watch.remove(zygote.channel)
         zygote.channel.close()
+        if zygote in self._old or zygote is self._loading or self._is_ending:
+            zygote.end_children()  # of one that died by chance, workers may still need them
         if zygote in self._old:
             self._old.remove(zygote)
             return

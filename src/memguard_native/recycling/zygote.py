@@ -48,6 +48,7 @@ _FOR_THE_SUPERVISOR = (
     signal.SIGINT,
     signal.SIGHUP,
     signal.SIGUSR1,
+    signal.SIGUSR2,
     signal.SIGTTIN,
     signal.SIGTTOU,
 )
@@ -88,7 +89,10 @@ class Zygote:
         prepare_signals()
         # systemd signals every process; this one ends when the supervisor says so.
         signal.signal(signal.SIGTERM, _do_nothing)
+        os.register_at_fork(after_in_child=_end_when_told)
         os.setpgid(0, 0)
+        if self._given is not None:
+            _keep_what_is_shared()  # with the process of whoever has given it
         faulthandler.enable()  # SIGABRT, which ends one that hangs, tells where it hung
         started = time.monotonic()
         try:
@@ -237,11 +241,19 @@ def _do_nothing(_number: int, _frame: object) -> None:
     pass
 
 
+def _end_when_told() -> None:
+    """`multiprocessing` of the application, at its import, ends its processes by SIGTERM."""
+    if signal.getsignal(signal.SIGTERM) is _do_nothing:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _keep_what_is_shared() -> None:
-    """What the application has made at its import, a temporary directory for example, is for all
-    workers: the first one that ends must not finalize it. The zygote does."""
+    """What this process was forked with is for others too, a temporary directory or a process of
+    `multiprocessing` for example: it ends with who has made it, and not with this process."""
     for one in list(getattr(weakref.finalize, "_registry", ())):
         one.atexit = False
+    if (processes := sys.modules.get("multiprocessing.process")) is not None:
+        processes._children.clear()
 
 
 def _reseed() -> None:

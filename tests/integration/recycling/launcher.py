@@ -1,7 +1,8 @@
 """Runs `recycling.run` with arguments from the command line, as JSON; prints the URL once ready.
 
 Of its own: `as_object`, the application itself is given; `refused_starts`, at which starts of a
-process, counted from 1, the system has none for us; `ignored` signals; `on_ready_fails`.
+process, counted from 1, the system has none for us; `ignored` signals; `on_ready_fails`;
+`has_directory`, a temporary one is there before the service, and it is told whether it is after it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 from typing import Any
 
 from memguard_native import recycling
@@ -40,8 +42,13 @@ def main() -> int:
         from application import app as given
 
         app = given
+    has_directory = arguments.pop("has_directory", False)
+    directory = tempfile.TemporaryDirectory() if has_directory else None
     try:
-        return recycling.run(app, policy=policy, port=0, on_ready=on_ready, **arguments)
+        code = recycling.run(app, policy=policy, port=0, on_ready=on_ready, **arguments)
+        if directory is not None:
+            print(f"the directory is there: {os.path.isdir(directory.name)}", file=sys.stderr)
+        return code
     except ConfigError as error:
         print(f"ConfigError: {error}", file=sys.stderr)
         return 2

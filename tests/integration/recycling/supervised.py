@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -103,11 +104,13 @@ def service(
     ready: bool = True,
     path: str | Path = HERE,
     descriptors: int | None = None,
+    handed: socket.socket | None = None,
     **arguments: Any,
 ) -> Iterator[Service]:
     """`recycling.run(app, **arguments)` in a process; with `ready` once all workers are.
 
-    `descriptors`: each of its processes may have so many at most.
+    `descriptors`: each of its processes may have so many at most. `handed`: the listener that
+    systemd hands over.
     """
     log = directory / "log"
     # A test does not wait for what spares a real service: see `RecyclePolicy`.
@@ -118,6 +121,7 @@ def service(
         process = subprocess.Popen(
             [
                 *([] if descriptors is None else _limited_to(descriptors)),
+                *([] if handed is None else _handing_over(handed)),
                 *(sys.executable, str(HERE / "launcher.py")),
                 json.dumps({"app": app, **settings}),
             ],
@@ -126,6 +130,7 @@ def service(
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
+            pass_fds=[] if handed is None else [handed.fileno()],
         )
     one = Service(process, directory, log)
     try:
@@ -143,6 +148,15 @@ def service(
 
 def _limited_to(descriptors: int) -> list[str]:
     return ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh"]
+
+
+def _handing_over(listener: socket.socket) -> list[str]:
+    program = (
+        f"import os, sys; os.dup2({listener.fileno()}, 3); "
+        "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid())); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    return [sys.executable, "-c", program]
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from .supervised import is_alive, service
+from .supervised import children_of, is_alive, service
 from .test_faults import pid_of, zygote_of
 
 FOR_THE_SUPERVISOR = (
     signal.SIGINT,
     signal.SIGHUP,
     signal.SIGUSR1,
+    signal.SIGUSR2,
     signal.SIGTTIN,
     signal.SIGTTOU,
 )
@@ -30,12 +32,21 @@ def ignored_by(pid):
     return int(line.split()[1], 16) & (2**31 - 1)
 
 
+def started_in(log):
+    """The process of `imported.py`, once it is there."""
+    found = [line for line in log.read_text().splitlines() if line.startswith("process ")]
+    return int(found[0].split()[1]) if found else None
+
+
 @STARTS
-def test_what_a_worker_starts_ignores_no_more_than_what_any_process_starts(tmp_path, start):
+@pytest.mark.parametrize("ignored", [[], ["SIGINT", "SIGHUP", "SIGCHLD"]])
+def test_what_a_worker_starts_ignores_no_more_than_what_any_process_starts(
+    tmp_path, start, ignored
+):
     with subprocess.Popen(["sleep", "600"]) as plain:
         expected = ignored_by(plain.pid)
         plain.kill()
-    with service(tmp_path, start=start) as running:
+    with service(tmp_path, start=start, ignored=ignored) as running:
         child = running.request("/start-child")["child"]
         assert ignored_by(child) == expected
 
@@ -64,6 +75,8 @@ def test_the_terminal_reaches_neither_zygote_nor_worker(tmp_path):
 def test_a_parent_that_ignores_the_ends_of_children_does_not_hide_how_workers_end(tmp_path, how):
     with service(tmp_path, ignored=["SIGCHLD", "SIGINT", "SIGHUP"], **how) as running:
         old = pid_of(running)
+        for pid in children_of(running.process.pid):  # the zygote, or the worker
+            assert not ignored_by(pid) & 1 << signal.SIGCHLD - 1
         os.kill(old, signal.SIGKILL)
         running.until(running.recycles)
         running.until(lambda: running.workers("ready"))
@@ -87,6 +100,63 @@ def test_what_was_made_at_import_is_finalized_by_the_zygote_once_all_have_ended(
     assert ends == [str(first), str(second), str(zygote)]
 
 
+def test_a_process_that_was_started_at_import_is_there_for_all_workers(tmp_path):
+    log = tmp_path / "app-log"
+    environment = {"APP_PROCESS": "1", "APP_LOG": str(log)}
+    with service(
+        tmp_path, app="imported:app", start="zygote", kill_timeout=100.0, environment=environment
+    ) as running:
+        started = running.until(lambda: started_in(log))
+        first = pid_of(running)
+        running.recycle(0)
+        running.until(running.recycles)
+        assert not is_alive(first)
+        assert is_alive(started)
+        assert running.end() == 0
+        assert not is_alive(started)
+        assert "Traceback" not in running.told()
+
+
+def test_what_the_owner_of_an_application_object_has_made_is_there_after_the_service(tmp_path):
+    with service(tmp_path, as_object=True, has_directory=True) as running:
+        running.recycle(0)
+        running.until(running.recycles)
+        assert running.end() == 0
+        assert "the directory is there: True" in running.told()
+
+
+@STARTS
+def test_a_thread_that_does_not_end_keeps_no_worker(tmp_path, start):
+    with service(
+        tmp_path, app="imported:app", start=start, drain_timeout=100.0, kill_timeout=100.0
+    ) as running:
+        running.request("/start-thread")
+        running.recycle(0)
+        running.until(running.recycles)
+
+
+@pytest.mark.parametrize("is_handed", [True, False])
+def test_the_file_of_a_path_stays_where_systemd_has_made_it(tmp_path, is_handed):
+    path = tmp_path / "shop.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        if is_handed:
+            listener.bind(str(path))
+            listener.listen()
+        with service(tmp_path, uds=str(path), handed=listener if is_handed else None) as running:
+            assert running.url == f"unix:{path}"
+            assert running.end() == 0
+        assert path.exists() is is_handed
+
+
+def test_a_service_that_cannot_start_leaves_no_file_at_its_path(tmp_path):
+    path = tmp_path / "shop.sock"
+    with service(
+        tmp_path, uds=str(path), start="zygote", refused_starts=[1], ready=False
+    ) as running:
+        assert running.process.wait(30) == 1
+        assert not path.exists()
+
+
 def test_an_application_whose_import_does_not_end_is_given_up(tmp_path):
     (tmp_path / "hang").touch()
     environment = {"APP_HANG_IF": str(tmp_path / "hang")}
@@ -102,6 +172,28 @@ def test_an_application_whose_import_does_not_end_is_given_up(tmp_path):
         told = running.told()
         assert "could not be loaded: it was not loaded within 1 s" in told
         assert 'imported.py", line' in told  # where it hung
+
+
+def test_what_an_application_has_started_that_is_given_up_ends_with_it(tmp_path):
+    (tmp_path / "hang").touch()
+    log = tmp_path / "app-log"
+    log.touch()
+    environment = {
+        "APP_HANG_IF": str(tmp_path / "hang"),
+        "APP_PROCESS": "1",
+        "APP_LOG": str(log),
+    }
+    with service(
+        tmp_path,
+        app="imported:app",
+        start="zygote",
+        ready_timeout=1.0,
+        environment=environment,
+        ready=False,
+    ) as running:
+        started = running.until(lambda: started_in(log))
+        assert running.process.wait(30) == 1
+        running.until(lambda: not is_alive(started), 5.0)
 
 
 def test_workers_stay_where_a_new_import_does_not_end(tmp_path):

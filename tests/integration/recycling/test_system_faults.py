@@ -24,5 +24,5 @@ def test_a_first_worker_that_the_system_refuses_ends_the_service(tmp_path):
 def test_a_callback_of_the_owner_that_fails_does_not_end_the_service(tmp_path):
     with service(tmp_path, on_ready_fails=True) as running:
         running.request("/echo")
-        assert "on_ready failed" in running.told()
+        running.until(lambda: "on_ready failed" in running.told())
         assert running.end() == 0

@@ -174,12 +174,12 @@ import os, socket, sys
 os.environ["LISTEN_PID"] = sys.argv[2].replace("own", str(os.getpid()))
 os.environ["LISTEN_FDS"] = sys.argv[1]
 from memguard_native.errors import ConfigError
-from memguard_native.recycling.listener import inherited_listener, open_listener, url_of
+from memguard_native.recycling.listener import inherited_listener, url_of
 try:
+    place = {"host": "127.0.0.1", "port": int(os.environ.get("PORT", "0"))}
     if len(sys.argv) > 3:
-        found = open_listener(host="127.0.0.1", port=0, uds=sys.argv[3])
-    else:
-        found = inherited_listener(host="127.0.0.1", port=int(os.environ.get("PORT", "0")))
+        place["uds"] = sys.argv[3]
+    found = inherited_listener(**place)
 except ConfigError as error:
     print(error)
 else:
@@ -277,36 +277,79 @@ def test_the_listener_of_a_path_that_systemd_has_kept_is_taken_again(tmp_path):
         assert activated(kept, uds=[str(path)]) == [f"3 unix:{path} False", "False 1"]
 
 
-def test_a_listener_whose_path_is_gone_is_made_anew(tmp_path):
+def test_a_listener_whose_path_is_gone_is_not_taken_again(tmp_path):
     path = tmp_path / "shop.sock"
     with unix_listener(path) as kept:
         path.unlink()
-        found, rest = activated(kept, uds=[str(path)])
-    assert found.partition(" ")[2] == f"unix:{path} False"
-    assert rest == "False 1"
-    with socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
-        client.connect(str(path))  # bound by the process that has ended since
+        assert activated(kept, uds=[str(path)]) == ["none", "False 0"]
 
 
-def test_the_file_of_a_path_is_removed_unless_it_is_another_one(tmp_path):
+def test_a_listener_whose_path_has_become_a_file_is_not_taken_again(tmp_path):
+    path = tmp_path / "shop.sock"
+    with unix_listener(path) as kept:
+        path.unlink()
+        path.write_text("mine")
+        assert activated(kept, uds=[str(path)]) == ["none", "False 0"]
+
+
+LISTEN = """
+import socket, sys
+made = socket.socket(socket.AF_UNIX)
+made.bind(sys.argv[1])
+made.listen()
+print("listening", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_listener_whose_path_another_service_has_taken_is_not_taken_again(tmp_path):
+    path = tmp_path / "shop.sock"
+    with unix_listener(path) as kept:
+        path.unlink()
+        with subprocess.Popen(
+            [sys.executable, "-c", LISTEN, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as other:
+            assert other.stdout.readline() == b"listening\n"
+            assert activated(kept, uds=[str(path)]) == ["none", "False 0"]
+            other.stdin.close()
+
+
+def test_a_listener_with_a_full_queue_is_taken_again(tmp_path):
+    path = tmp_path / "shop.sock"
+    with unix_listener(path) as kept, socket.socket(socket.AF_UNIX) as client:
+        kept.listen(0)
+        client.connect(str(path))
+        assert activated(kept, uds=[str(path)]) == [f"3 unix:{path} False", "False 1"]
+
+
+def test_the_file_of_a_path_is_removed(tmp_path):
     path = tmp_path / "shop.sock"
     with unix_listener(path):
-        bound = BoundPath(str(path))
-        path.rename(tmp_path / "old.sock")
-        with unix_listener(path):
-            bound.remove()
-            assert path.exists()
-            BoundPath(str(path)).remove()
-            assert not path.exists()
-    bound.remove()
+        BoundPath(str(path)).remove()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("is_still_open", [True, False])
+def test_the_file_that_another_service_has_put_at_the_path_is_kept(tmp_path, is_still_open):
+    """Once nobody holds the first one open, a file system may give its number to the second."""
+    path = tmp_path / "shop.sock"
+    ours = unix_listener(path)
+    bound = BoundPath(str(path))
+    if not is_still_open:
+        ours.close()
+    path.unlink()
+    with unix_listener(path):
+        bound.remove()
+        assert path.exists()
+    ours.close()
 
 
 def test_another_listener_that_systemd_has_kept_is_closed(tmp_path):
     path = tmp_path / "shop.sock"
     with socket.create_server(("127.0.0.1", 0)) as kept:
-        found, rest = activated(kept, uds=[str(path)])
-    assert found.partition(" ")[2] == f"unix:{path} False"
-    assert rest == "False 1"
+        assert activated(kept, uds=[str(path)]) == ["none", "False 0"]
 
 
 def test_without_systemd_there_is_none(monkeypatch):

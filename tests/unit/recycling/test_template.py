@@ -21,9 +21,13 @@ class Zygote(ZygoteProcess):
     def __init__(self, channel, now):
         super().__init__(channel, os.getpid(), now)
         self.signals = []
+        self.has_left_children = True
 
     def signal(self, number):
         self.signals.append(number)
+
+    def end_children(self):
+        self.has_left_children = False
 
 
 class Starter:
@@ -192,3 +196,27 @@ def test_a_zygote_may_finish_what_it_has_to_when_the_service_ends(surroundings):
     assert not surroundings.template.is_gone
     surroundings.newest_dies()
     assert surroundings.template.is_gone
+
+
+def test_what_a_zygote_has_started_ends_with_it_where_it_was_to_end(surroundings):
+    surroundings.newest_says(**LOADED)
+    surroundings.template.renew()
+    (old, new) = surroundings.starter.zygotes
+    surroundings.newest_says(**LOADED)
+    surroundings.starter.others[0].close()
+    surroundings.watch.wait()
+    assert (old.has_left_children, new.has_left_children) == (False, True)
+    surroundings.template.end()
+    surroundings.newest_dies()
+    assert not new.has_left_children
+
+
+def test_what_one_has_started_that_was_not_loaded_ends_with_it(surroundings):
+    surroundings.newest_dies()
+    assert not surroundings.starter.zygotes[0].has_left_children
+
+
+def test_workers_keep_what_a_zygote_has_started_that_died_by_chance(surroundings):
+    surroundings.newest_says(**LOADED)
+    surroundings.newest_dies()
+    assert surroundings.starter.zygotes[0].has_left_children
