@@ -36,6 +36,7 @@ logger = logging.getLogger("memguard_native.segment")
 
 ATTACH_RETRY = 30.0
 """Seconds until `attach_again()` is tried again where it has failed: it may wait for a lock."""
+_ABANDONED = 90.0  # the slowest sign of life is a sample, once a minute
 _LOCK_TIMEOUT = 2.0
 _LOCK_POLL = 0.005
 _OLD = 3600.0
@@ -192,6 +193,26 @@ def attach_again(segment: Segment) -> Segment:
             _attached[segment.path] = segment
             raise
         segment.core.release_slot()
+        return found
+
+
+def replace_if_abandoned(segment: Segment) -> Segment:
+    """A new one in place of `segment` if that counts the process numbers of another namespace, of a
+    container that is gone for example, and nobody has given a sign of life there for 90 seconds;
+    else itself. Whoever has the old one attaches again.
+
+    Raises SegmentError: the lock is held.
+    """
+    if segment.is_of_this_pid_namespace or any(
+        worker["heartbeat_age"] < _ABANDONED for worker in segment.core.workers()
+    ):
+        return segment
+    with _attaching, _locked(segment.path):
+        if not segment.has_its_name():
+            return segment
+        found = _create(segment.path)
+        found.core.claim_slot(_namespace_id("pid"))
+        _attached[segment.path] = found
         return found
 
 

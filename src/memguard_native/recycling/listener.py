@@ -98,8 +98,12 @@ def inherited_listener(*, host: str, port: int, uds: str | None = None) -> socke
         found = [one for one, _ in inherited if _is_reached_at(one, uds)][:1]
     else:
         found = [one for one, name in inherited if name != LISTENER_NAME or _is_at(one, host, port)]
-    for one, _ in inherited:
+    for one, name in inherited:
         if one not in found:
+            if name == LISTENER_NAME and uds is None:
+                # Whoever keeps it has it open still, and nothing could be bound beside it.
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
             one.close()
     if not found:
         return None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import sys
+from contextlib import suppress
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s [%(process)d]: %(message)s"
 
@@ -18,3 +20,10 @@ def configure_logging(level: str | int | None) -> None:
     package.addHandler(handler)
     known = "debug" if level == "trace" else level or "info"  # which only uvicorn has
     package.setLevel(known.upper() if isinstance(known, str) else known)
+
+
+def tell_where_it_hangs() -> None:
+    """SIGABRT, which ends a process that hangs, has it write where to stderr, if it has one."""
+    if sys.__stderr__ is not None:
+        with suppress(RuntimeError, OSError, ValueError):
+            faulthandler.enable(sys.__stderr__)

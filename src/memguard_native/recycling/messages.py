@@ -24,6 +24,8 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from memguard_native.errors import ConfigError
+
 _HEADER = struct.Struct("<BBHIQ")
 MAX_PAYLOAD_BYTES = 4096
 _DESCRIPTOR_BYTES = array.array("i").itemsize
@@ -76,6 +78,10 @@ class Frame(NamedTuple):
     arg: int = 0
     payload: Mapping[str, Any] = MappingProxyType({})
     descriptor: int | None = None
+
+
+NOT_UNDERSTOOD = (struct.error, ValueError, KeyError, TypeError, AttributeError, OverflowError)
+"""What reading a message raises, or its payload, that is none of ours."""
 
 
 class ChannelClosedError(Exception):
@@ -160,7 +166,7 @@ class Channel:
         return True
 
     def receive(self) -> Frame | None:
-        """The next frame; None: there is none now. Raises ChannelClosedError."""
+        """The next frame; None: there is none now. Raises ChannelClosedError, or NOT_UNDERSTOOD."""
         try:
             try:
                 data, messages = self._receive()
@@ -179,7 +185,12 @@ class Channel:
         for level, kind, rights in messages:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 descriptor = array.array("i", rights[:_DESCRIPTOR_BYTES])[0]
-        return _decode(data, descriptor)
+        try:
+            return _decode(data, descriptor)
+        except NOT_UNDERSTOOD:
+            if descriptor is not None:
+                os.close(descriptor)
+            raise
 
     def _receive(self) -> tuple[bytes, list[tuple[int, int, bytes]]]:
         # recv_fds() gives descriptors that children inherit, whatever flags it is told.
@@ -205,10 +216,27 @@ def encode(
     kind: Kind, *, seq: int = 0, arg: int = 0, payload: Mapping[str, Any] | None = None
 ) -> bytes:
     """The bytes of a frame. Raises ValueError: the payload has more than 4096 bytes."""
-    body = json.dumps(dict(payload)).encode() if payload else b""
+    body = _json(dict(payload)) if payload else b""
     if len(body) > MAX_PAYLOAD_BYTES:
         raise ValueError(f"a payload of {len(body)} bytes, at most {MAX_PAYLOAD_BYTES} are allowed")
     return _HEADER.pack(kind, 0, len(body), seq, arg) + body
+
+
+def shortened(text: str, most: int) -> str:
+    """The beginning of a text that takes so many bytes in a payload at most."""
+    text = text[:most]
+    while len(_json(text)) > most:
+        text = text[: len(text) * 3 // 4]
+    return text
+
+
+def fields_of(error: ConfigError) -> list[str]:
+    """A ConfigError for a payload: its field, its value as it is shown, and what is allowed."""
+    return [error.field, shortened(repr(error.value), 500), shortened(error.allowed, 1000)]
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def _decode(data: bytes, descriptor: int | None) -> Frame:

@@ -18,15 +18,19 @@ _LOOK_FOR = 2 * _PATIENCE
 
 
 class Orphans:
-    """`others()`: the supervisor's own children, which are not to be ended."""
+    """`others()`: the supervisor's own children, which are not to be ended, nor what is in their
+    process groups."""
 
     def __init__(self, others: Callable[[], set[int]]) -> None:
         self._others = others
         self._groups: dict[int, float] = {}  # group: when it is killed
         self._strays: dict[int, float] = {}  # process number: when it is killed
+        self._sessions: set[int] = set()  # of orphans that led one
         self._bystanders = set(children_of(os.getpid()))
         self._look_until = -math.inf
         self._has_to_look = False
+        # In a container that has another's /proc, the numbers there mean other processes here.
+        self._can_look = os.readlink("/proc/self") == str(os.getpid())
 
     @property
     def is_gone(self) -> bool:
@@ -43,27 +47,38 @@ class Orphans:
         self._look_until = now + _LOOK_FOR
         self._has_to_look = True
 
+    def child_ended(self, pid: int) -> None:
+        """A child that was no worker is about to be reaped; the rest of its session may come."""
+        if os.getsid(pid) == pid:
+            self._sessions.add(pid)
+
+    def spare_children(self) -> None:
+        """What this process has for children now was started by its owner."""
+        self._bystanders |= set(children_of(os.getpid()))
+
     def look(self, now: float) -> None:
         """Ten times a second: signal those that have come, kill those that stay."""
         self._look_at_strays(now)
         for group, at in list(self._groups.items()):
             if now >= at:
                 signal_group(group, signal.SIGKILL)
-            if now >= at or not other_members(group):
+            if not other_members(group) or now >= at + _PATIENCE:
                 del self._groups[group]
+                self.worker_ended(now)  # their own children come here
 
     def _look_at_strays(self, now: float) -> None:
-        children = set(children_of(os.getpid())) - self._others()
+        children = set(children_of(os.getpid())) - self._others() if self._can_look else set()
         # A standstill of this process may have been longer than the time to look: what it has to
         # look for, or has told to end, is not forgotten for that.
         if now > self._look_until and not self._has_to_look and not self._strays:
             self._bystanders = children  # there before, or come while no worker had ended
+            self._sessions.clear()
             return
         self._has_to_look = False
         for pid in self._strays.keys() - children:
             del self._strays[pid]
         for pid in children - self._bystanders - self._strays.keys():
-            if _group_of(pid) not in self._groups:
+            if self._is_stray(pid):
                 self._strays[pid] = now + _PATIENCE
                 self._signal(pid, signal.SIGTERM)
         for pid, at in self._strays.items():
@@ -75,6 +90,24 @@ class Orphans:
         for pid in self._strays.keys() & self._bystanders:
             del self._strays[pid]
 
+    def _is_stray(self, pid: int) -> bool:
+        """Whether it leads a session, as MCP's servers do, or is of one that an orphan led; or has
+        a process group of its own within our session.
+
+        Else it is of a group that is ended as such, or of a worker that lives; or nobody's: where
+        this is the first process of a container, what `docker exec` has left comes here as well.
+        """
+        try:
+            group, session = os.getpgid(pid), os.getsid(pid)
+        except ProcessLookupError:
+            return False
+        if group in self._groups or group in self._others():
+            return False
+        if session == pid:
+            self._sessions.add(pid)
+        is_ours = session == os.getsid(0) and group != os.getpgrp()
+        return session in self._sessions or is_ours
+
     def _signal(self, pid: int, number: signal.Signals) -> None:
         try:
             os.kill(pid, number)
@@ -82,10 +115,3 @@ class Orphans:
             pass
         except PermissionError:  # it has become another user's
             self._bystanders.add(pid)
-
-
-def _group_of(pid: int) -> int | None:
-    try:
-        return os.getpgid(pid)
-    except ProcessLookupError:
-        return None

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from memguard_native.recycling.children import signal_group
 from memguard_native.recycling.messages import Channel, ChannelClosedError, Kind, open_channel
 from memguard_native.recycling.planner import WorkerState, WorkerView
 from memguard_native.recycling.reasons import Reason, comes_before
@@ -138,10 +137,6 @@ class ZygoteProcess:
     def kill(self) -> None:
         """It ends now."""
         self.signal(signal.SIGKILL)
-
-    def end_children(self) -> None:
-        """What it has started is to end; its workers have groups of their own."""
-        signal_group(self.pid, signal.SIGTERM)
 
     def fork(self, place: WorkerPlace, end: socket.socket) -> bool:
         """Have it fork a worker with this end of a channel; False: it cannot be told.

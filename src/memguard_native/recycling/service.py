@@ -113,6 +113,7 @@ def run(
         OSError: nothing can listen there.
     """
     _check_system()
+    _open_standard_streams()
     policy = RecyclePolicy() if policy is None else policy
     if not isinstance(policy, RecyclePolicy):
         raise ConfigError("policy", policy, "must be a RecyclePolicy")
@@ -187,6 +188,15 @@ def _check_system() -> None:
         raise ConfigError("platform", sys.platform, "must be Linux: recycling works there so far")
     if threading.current_thread() is not threading.main_thread():
         raise ConfigError("thread", threading.current_thread().name, "must be the main thread")
+
+
+def _open_standard_streams() -> None:
+    """Where one is closed, the next socket would have its number, and get what is printed."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free
 
 
 def _with_request_limit(policy: RecyclePolicy, options: dict[str, Any]) -> RecyclePolicy:

@@ -26,6 +26,7 @@ from typing import Any
 from memguard_native import _core, segment
 from memguard_native.errors import ConfigError
 from memguard_native.recycling.answers import answer
+from memguard_native.recycling.children import other_members
 from memguard_native.recycling.control import ControlServer
 from memguard_native.recycling.group import read_group
 from memguard_native.recycling.listener import url_of
@@ -95,6 +96,9 @@ class Supervisor:
         self._on_ready = on_ready
         self._selection = Selection()
         starter = Starter(settings, listener, given)
+        # By their process numbers: zygotes that died by chance, whose workers still live, and may
+        # need what the application has started at its import.
+        self._lost_zygotes: dict[int, ZygoteProcess] = {}
         # Before there is anything that its child must not have.
         self.template = Template(
             starter,
@@ -102,22 +106,27 @@ class Supervisor:
             start=start,
             load_timeout=ready_timeout,
             on_frame=self._on_zygote_frame,
+            on_gone=self._on_zygote_gone,
             clock=clock,
         )
         self._relay = Relay(capacity=descriptor_capacity())
         self.recycles = Recycles()
-        self.workforce = Workforce(
-            settings,
-            starter,
-            self._selection,
-            self._relay,
-            self.recycles,
-            ready_timeout=ready_timeout,
-            hang_timeout=hang_timeout,
-            on_ended=self._on_ended,
-            zygotes=self.template.pids,
-            clock=clock,
-        )
+        try:
+            self.workforce = Workforce(
+                settings,
+                starter,
+                self._selection,
+                self._relay,
+                self.recycles,
+                ready_timeout=ready_timeout,
+                hang_timeout=hang_timeout,
+                on_ended=self._on_ended,
+                zygotes=lambda: {*self.template.pids(), *self._lost_zygotes},
+                clock=clock,
+            )
+        except BaseException:  # there is no shared memory to be had
+            self.template.close()
+            raise
         self._planner = Planner(settings.policy, overlap=overlap)
         self._manager = ServiceManager()
         self.url = url_of(listener, is_tls="ssl_certfile" in settings.uvicorn_options)
@@ -180,10 +189,15 @@ class Supervisor:
         self._relay.pump(self._adopters)
         if not self._relay.is_full:
             self.workforce.resume()
-        if self._is_stopping:
-            self._go_on_stopping(now)
+        if self._is_ending:
+            self._go_on_ending(now)
         else:
             self._plan(now)
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether all drain; before that, for `shutdown_delay`, all goes on as ever."""
+        return self._is_stopping and self._stop_at is None
 
     @property
     def _adopters(self) -> list[WorkerProcess]:
@@ -210,6 +224,7 @@ class Supervisor:
         self.template.look(now)
         if self._ticks % 10 == 0:
             self.workforce.look_at_segment()
+            self._end_what_lost_zygotes_started()
             self._group = read_group()
             self._tell_manager()
         serving = len(self.workforce.serving)
@@ -229,6 +244,7 @@ class Supervisor:
             self._on_ready(self.url)
         except Exception:  # the service is there, whatever its owner makes of that
             logger.exception("on_ready failed")
+        self.workforce.spare_children()
 
     def _tell_manager(self) -> None:
         if self.workforce.is_alive:
@@ -249,6 +265,8 @@ class Supervisor:
             logger.warning("%s", note.text, extra={"event": f"recycling.{note.kind}"})
             self.recycles.only_told += note.kind == "dry_run"
         for action in plan.actions:
+            if self._is_ending:  # the first of them could not be done
+                return
             if isinstance(action, Start):
                 self._start(action, now)
             else:
@@ -264,6 +282,9 @@ class Supervisor:
             self._planner.ended(order.number, now, crashed=True, was_ready=False, age=0.0)
             if not self.workforce.has_been_ready:
                 self._give_up(f"the first worker could not be started: {error}")
+            return
+        if self._is_stopping:
+            self._tell_unready()
 
     def _drain(self, order: Drain, now: float) -> None:
         worker = self.workforce.workers[order.generation]
@@ -277,7 +298,7 @@ class Supervisor:
         if why is not None:
             logger.error("worker %d (process %s) ended: %s", worker.number, worker.pid, why)
         self.recycles.count(worker)
-        if self._is_stopping:
+        if self._is_ending:
             return
         self._planner.ended(
             worker.number,
@@ -338,6 +359,20 @@ class Supervisor:
                 self.workforce.has_pid(worker, frame.arg, frame.descriptor)
         elif frame.kind is Kind.reaped and worker is not None:
             self.workforce.ended(worker, frame.arg)
+
+    def _on_zygote_gone(self, zygote: ZygoteProcess, by_chance: bool) -> None:
+        self._lost_zygotes[zygote.pid] = zygote
+        if not by_chance:
+            self._end_what_lost_zygotes_started()
+
+    def _end_what_lost_zygotes_started(self) -> None:
+        """Once no worker of theirs is left."""
+        for zygote in list(self._lost_zygotes.values()):
+            if not self.workforce.of_zygote(zygote):
+                del self._lost_zygotes[zygote.pid]
+                self.workforce.end_children_of(zygote)
+            elif not other_members(zygote.pid):  # then its number may be another's some day
+                del self._lost_zygotes[zygote.pid]
 
     def _on_loaded(self, zygote: ZygoteProcess, frame: Frame) -> None:
         if "config_error" in frame.payload and not self.workforce.has_been_ready:
@@ -412,6 +447,8 @@ class Supervisor:
             )
             if worker is not None:
                 self.workforce.end_children(worker)
+            else:
+                self.workforce.child_ended(found.si_pid)
             _, status = os.waitpid(found.si_pid, 0)
             if worker is not None:
                 self.workforce.ended(worker, status)
@@ -451,9 +488,12 @@ class Supervisor:
         logger.info("told to end")
         self._manager.stopping()
         self._is_stopping = True
+        self._tell_unready()
+        self._stop_at = now + self._shutdown_delay
+
+    def _tell_unready(self) -> None:
         for worker in self.workforce.workers.values():
             worker.channel.send(Kind.settings, payload={"unready": "the service is ending"})
-        self._stop_at = now + self._shutdown_delay
 
     def _drain_all(self, now: float, timeout: float | None = None) -> None:
         for worker in list(self.workforce.workers.values()):
@@ -469,8 +509,9 @@ class Supervisor:
         self._listener.close()
         self.template.end()
 
-    def _go_on_stopping(self, now: float) -> None:
-        if self._stop_at is not None or not self.workforce.is_gone:
+    def _go_on_ending(self, now: float) -> None:
+        self._end_what_lost_zygotes_started()
+        if not self.workforce.is_gone:
             return
         if self._zygotes_end_by is None:
             self._zygotes_end_by = now + self.settings.kill_timeout

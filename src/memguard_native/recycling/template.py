@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from memguard_native.recycling.children import signal_group
-from memguard_native.recycling.messages import ChannelClosedError, Frame, Kind
+from memguard_native.recycling.messages import NOT_UNDERSTOOD, ChannelClosedError, Frame, Kind
 from memguard_native.recycling.processes import Starter, ZygoteProcess
 
 logger = logging.getLogger("memguard_native.recycling")
@@ -36,7 +36,8 @@ class Watch(Protocol):
 
 class Template:
     """`start`: "auto", "zygote" or "spawn"; `load_timeout`: seconds that an application may take to
-    be loaded; `on_frame(zygote, frame)` is told what zygotes say."""
+    be loaded; `on_frame(zygote, frame)` is told what zygotes say, `on_gone(zygote, by_chance)` of
+    their ends."""
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Template:
         start: str,
         load_timeout: float,
         on_frame: Callable[[ZygoteProcess, Frame], object],
+        on_gone: Callable[[ZygoteProcess, bool], object],
         clock: Callable[[], float],
     ) -> None:
         self._starter = starter
@@ -53,6 +55,7 @@ class Template:
         self._start = start
         self._load_timeout = load_timeout
         self._on_frame = on_frame
+        self._on_gone = on_gone
         self._clock = clock
         self._spawns = start == "spawn"
         self._backoff = 0.0
@@ -111,6 +114,11 @@ class Template:
                 self._on_frame(zygote, frame)
         except ChannelClosedError:
             self._gone(zygote)
+        except NOT_UNDERSTOOD as error:
+            zygote.failure = f"what it sent cannot be understood ({error!r})"
+            logger.error("the zygote (process %d): %s", zygote.pid, zygote.failure)
+            self._watch.remove(zygote.channel)
+            zygote.kill()
 
     # --- one for another ------------------------------------------------------------------------
 
@@ -188,8 +196,7 @@ class Template:
         zygote.is_gone = True
         self._watch.remove(zygote.channel)
         zygote.channel.close()
-        if zygote in self._old or zygote is self._loading or self._is_ending:
-            zygote.end_children()  # of one that died by chance, workers may still need them
+        self._on_gone(zygote, zygote is self.zygote and not self._is_ending)
         if zygote in self._old:
             self._old.remove(zygote)
             return

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from memguard_native import _core, segment
 from memguard_native.errors import ConfigError, MemguardError
 from memguard_native.recycling.children import descendants, other_members
+from memguard_native.recycling.logs import tell_where_it_hangs
 from memguard_native.recycling.messages import (
     Channel,
     ChannelClosedError,
@@ -30,6 +31,8 @@ from memguard_native.recycling.messages import (
     Kind,
     close_descriptor,
     encode,
+    fields_of,
+    shortened,
 )
 from memguard_native.recycling.reasons import Reason
 from memguard_native.recycling.settings import ServiceSettings, WorkerPlace
@@ -134,9 +137,7 @@ class Worker:
             self._server = self.wishes.server = self._new_server()
             self._run_loop()
         except ConfigError as error:
-            return self._fail(
-                error, config_error=[error.field, repr(error.value)[:500], error.allowed[:500]]
-            )
+            return self._fail(error, config_error=fields_of(error))
         except SystemExit:  # uvicorn's way to say that the application's start-up failed
             if self._is_ready:
                 raise
@@ -169,7 +170,7 @@ class Worker:
             if isinstance(error, (MemguardError, str))
             else f"{type(error).__name__}: {error}"
         )
-        self._channel.send(Kind.ended, payload={"failed": text[:1000], **more})
+        self._channel.send(Kind.ended, payload={"failed": shortened(text, 1000), **more})
         return 1
 
     def _attach(self) -> None:
@@ -179,9 +180,14 @@ class Worker:
     def _begin_page(self) -> None:
         core = self._segment.core
         if not core.begin_worker(self._place.number, predecessor=self._place.predecessor):
-            raise MemguardError(
-                f"all {_core.SEGMENT_SLOTS} slots of {self._segment.path} are taken: set "
-                "MEMGUARD_NAMESPACE to another name for each service"
+            # Requests are served all the same.
+            logger.warning(
+                "worker %d is not seen, nor whether it hangs: all %d slots of %s are taken, or "
+                "they count other process numbers; set MEMGUARD_NAMESPACE to another name for "
+                "each service and container",
+                self._place.number,
+                _core.SEGMENT_SLOTS,
+                self._segment.path,
             )
         core.set_worker_state(self._state)
         self.memory.segment = self._segment
@@ -367,11 +373,10 @@ class Worker:
 
 def _prepare_process() -> None:
     """A process group of its own, with what it starts; what a worker is to be for the kernel."""
-    import faulthandler
     import resource
 
     os.setpgid(0, 0)
-    faulthandler.enable()  # SIGABRT, which ends a worker that hangs, tells where it hung
+    tell_where_it_hangs()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from memguard_native import segment
 from memguard_native.errors import SegmentError
 from memguard_native.recycling.messages import (
+    NOT_UNDERSTOOD,
     ChannelClosedError,
     Frame,
     Kind,
@@ -78,7 +79,7 @@ class Workforce:
         self._ready_timeout = ready_timeout
         self._hang_timeout = hang_timeout
         self._on_ended = on_ended
-        self._segment = segment.attach(settings.namespace)
+        self._segment = segment.replace_if_abandoned(segment.attach(settings.namespace))
         self._generation = 0
         self._last_slots: dict[int, int] = {}  # number: slot
         self._zygotes = zygotes
@@ -185,6 +186,15 @@ class Workforce:
         except ChannelClosedError:
             self._watch.remove(worker.channel)
             self._on_gone(worker)
+        except NOT_UNDERSTOOD as error:
+            self._end_who_talks_nonsense(worker, error)
+
+    def _end_who_talks_nonsense(self, worker: WorkerProcess, error: Exception) -> None:
+        """Something of the application may have written to a descriptor that is not its own."""
+        self._watch.remove(worker.channel)
+        worker.failure = f"what it sent cannot be understood ({error!r})"
+        logger.error("worker %d: %s", worker.number, worker.failure)
+        worker.signal(signal.SIGKILL)
 
     def _on_frame(self, worker: WorkerProcess, frame: Frame) -> None:
         if frame.kind is Kind.connection and frame.descriptor is not None:
@@ -321,9 +331,11 @@ class Workforce:
 
     def look_at_segment(self) -> None:
         """Once a second: this process lives, and the file is the one that workers have."""
-        if not self._segment.has_its_name() and self._clock() >= self._attach_at:
+        if self._clock() >= self._attach_at:
             try:
-                self._segment = segment.attach_again(self._segment)
+                self._segment = segment.replace_if_abandoned(self._segment)
+                if not self._segment.has_its_name():
+                    self._segment = segment.attach_again(self._segment)
             except SegmentError as error:  # those who serve go on; what they tell is not seen
                 logger.error("workers are not seen any more: %s", error)
                 self._attach_at = self._clock() + segment.ATTACH_RETRY
@@ -409,7 +421,7 @@ class Workforce:
         try:  # what it has said before, above all which connections are its own
             while (frame := worker.channel.receive()) is not None:
                 self._on_frame(worker, frame)
-        except ChannelClosedError:
+        except (ChannelClosedError, *NOT_UNDERSTOOD):
             pass
         self._relay.lost(worker.generation)
         self._watch.remove(worker.channel)
@@ -424,6 +436,20 @@ class Workforce:
         """What it has started ends with it; what does not is killed two seconds later."""
         if worker.pid is not None:
             self._orphans.end_group(worker.pid, self._clock())
+
+    def end_children_of(self, zygote: ZygoteProcess) -> None:
+        """As of a worker: what the application has started at its import."""
+        now = self._clock()
+        self._orphans.end_group(zygote.pid, now)
+        self._orphans.worker_ended(now)
+
+    def child_ended(self, pid: int) -> None:
+        """A child that is no worker is about to be reaped."""
+        self._orphans.child_ended(pid)
+
+    def spare_children(self) -> None:
+        """What this process has started otherwise is its owner's."""
+        self._orphans.spare_children()
 
     def resume(self) -> None:
         """The relay has room again: hear those that had to wait."""

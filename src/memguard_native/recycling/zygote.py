@@ -13,7 +13,6 @@ One thread, and no event loop. It ends when the supervisor does; workers live on
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import logging
 import os
@@ -31,7 +30,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from memguard_native import _core
 from memguard_native.errors import ConfigError, MemguardError
 from memguard_native.recycling.children import os_threads, signal_group
-from memguard_native.recycling.messages import Channel, ChannelClosedError, Frame, Kind
+from memguard_native.recycling.logs import tell_where_it_hangs
+from memguard_native.recycling.messages import (
+    Channel,
+    ChannelClosedError,
+    Frame,
+    Kind,
+    fields_of,
+    shortened,
+)
 from memguard_native.recycling.settings import ServiceSettings, WorkerPlace
 
 if TYPE_CHECKING:
@@ -93,24 +100,23 @@ class Zygote:
         os.setpgid(0, 0)
         if self._given is not None:
             _keep_what_is_shared()  # with the process of whoever has given it
-        faulthandler.enable()  # SIGABRT, which ends one that hangs, tells where it hung
+        tell_where_it_hangs()
         started = time.monotonic()
         try:
             objects = self._load()
         except ConfigError as error:
-            config_error = [error.field, repr(error.value)[:500], error.allowed[:500]]
+            failed = shortened(str(error), 1000)
             self._channel.send(
-                Kind.loaded, payload={"failed": str(error)[:1000], "config_error": config_error}
+                Kind.loaded, payload={"failed": failed, "config_error": fields_of(error)}
             )
             return 1
         except MemguardError as error:  # it says itself what is wrong, and what to do
-            self._channel.send(Kind.loaded, payload={"failed": str(error)[:1000]})
+            self._channel.send(Kind.loaded, payload={"failed": shortened(str(error), 1000)})
             return 1
         except Exception as error:
             logger.exception("the application could not be loaded")
-            self._channel.send(
-                Kind.loaded, payload={"failed": f"{type(error).__name__}: {error}"[:1000]}
-            )
+            failed = shortened(f"{type(error).__name__}: {error}", 1000)
+            self._channel.send(Kind.loaded, payload={"failed": failed})
             return 1
         gc.collect()
         gc.freeze()
@@ -118,7 +124,7 @@ class Zygote:
             Kind.loaded,
             payload={
                 "load_s": round(time.monotonic() - started, 3),
-                "threads": [name[:50] for name in _other_threads()[:20]],
+                "threads": [shortened(name, 50) for name in _other_threads()[:20]],
                 "has_cuda": _has_cuda(),
                 "private_bytes": _core.private_bytes(),
             },
@@ -146,6 +152,8 @@ class Zygote:
         import_server()
         # Imports the protocols, and says now what is wrong with the options.
         config = server_config(self._settings, objects.app)
+        # Whatever the application has made of it: its workers are to be waited for.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         new_runner(config)  # and uvloop, 4 MB in each worker; no loop is made before it is entered
         return objects
 
@@ -186,8 +194,14 @@ class Zygote:
         if pid == 0:
             return self._become_worker(place, control, objects)
         os.close(control)
-        # Before anybody can reap it, so that it is this child's and no later process's.
-        pidfd = os.pidfd_open(pid)
+        try:
+            # Before anybody can reap it, so that it is this child's and no later process's.
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:  # no descriptor: the supervisor sees the end of its channel
+            logger.error("worker %d cannot be watched: %s", place.number, error)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return None
         self._children[pidfd] = (pid, generation)
         self._selector.register(pidfd, selectors.EVENT_READ)
         if not self._channel.send_descriptor(Kind.forked, pidfd, seq=generation, arg=pid):
@@ -214,7 +228,10 @@ class Zygote:
         os.close(pidfd)
         # Before it is reaped: until then nobody else can have its number.
         signal_group(pid, signal.SIGTERM)
-        _, status = os.waitpid(pid, 0)
+        try:
+            _, status = os.waitpid(pid, 0)
+        except ChildProcessError:  # the application waits for all children that there are
+            status = 0
         self._channel.send(Kind.reaped, seq=generation, arg=status)
 
 
