@@ -246,7 +246,7 @@ def test_a_reload_while_a_worker_is_replaced_leaves_the_number_as_configured(tmp
         service.process.send_signal(signal.SIGHUP)
         service.wait_for("Booting worker", 5)
         service.gate.unlink()
-        *before, kept, killed = service.booted()
+        kept, killed = service.booted()[-2:]
         wait_until(lambda: service.workers() == {kept, killed}, service.log)
         os.kill(killed, signal.SIGKILL)
         service.wait_for("Booting worker", 6)

@@ -96,7 +96,7 @@ def check_leaks_nothing(case: str, times: int) -> None:
 
     CASES[case](times // 10)  # caches and pools fill
     assert events.flush()
-    # A leaked pointer a call would be 8 bytes a call; the smallest of three is free of other causes.
+    # A leaked pointer would be 8 bytes a call; the smallest of three is free of other causes.
     assert any(growth() < max(4 * times, 512 * 1024) for _ in range(3))
 
 
