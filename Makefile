@@ -7,27 +7,35 @@ BUILD  := build
 
 SOURCES := pyproject.toml CMakeLists.txt $(shell find cpp/include cpp/bindings src -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: run test sanitizers untimed ready test-freethreaded unit lint types cpp interleavings asan tsan bench soak clean build debian-packages compiler
+.PHONY: run test sanitizers ready test-computing test-waiting test-freethreaded unit lint types cpp interleavings asan tsan bench soak clean build debian-packages compiler
 .DELETE_ON_ERROR:
 
 run: $(STAMPS)/build $(STAMPS)/model
 	$(BIN)/memguard embed
 
-# Two things at a time, each in order: the compiler works while pip waits for the network. Of Python's tests those
-# whose time is injected may run then, and all others have the processors for themselves.
-UNTIMED := tests/unit tests/model tests/test_architecture.py
+# Two things at a time, each in order: the compiler works while pip waits for the network, and then tests that
+# compute while others wait for processes.
 test: debian-packages $(STAMPS)/tools
-	$(MAKE) --jobs=2 sanitizers untimed
-	$(BIN)/python -m pytest -m "not slow" $(UNTIMED:%=--ignore=%)
+	$(MAKE) --jobs=2 sanitizers ready
+	$(MAKE) --jobs=2 test-computing test-waiting
 
 sanitizers:
 	$(MAKE) --jobs=1 interleavings asan tsan
 
-untimed: ready
-	$(BIN)/python -m pytest -m "not slow" $(UNTIMED)
-
 ready:
 	$(MAKE) --jobs=1 lint $(STAMPS)/build $(STAMPS)/test $(STAMPS)/ujson $(STAMPS)/uvicorn-oldest $(STAMPS)/model $(STAMPS)/reference $(STAMPS)/bench types
+
+# They yield, so that for the others limits of time hold as if these were alone. Their output comes in one piece.
+UNTIMED   := tests/unit tests/model tests/test_architecture.py
+COMPUTING := $(UNTIMED) tests/programs tests/stress/leak tests/stress/test_instruction_budget.py \
+	tests/integration/test_reference_vectors.py
+test-computing:
+	@mkdir -p $(BUILD)
+	nice $(BIN)/python -m pytest -m "not slow" $(COMPUTING) >$(BUILD)/$@.txt 2>&1; \
+		status=$$?; cat $(BUILD)/$@.txt; exit $$status
+
+test-waiting:
+	$(BIN)/python -m pytest -m "not slow" $(COMPUTING:%=--ignore=%)
 
 unit: $(STAMPS)/build $(STAMPS)/test
 	$(BIN)/python -m pytest $(UNTIMED)

@@ -27,14 +27,15 @@ def test_an_idle_connection_is_closed_when_the_time_to_linger_is_over(service, o
 
 def test_a_drain_can_go_over_to_lingering(service, old):
     """As when the supervisor is gone, and nobody takes the connections."""
-    client = service.client()
-    client.ask()
+    idle = [service.client() for _ in range(2)]
+    idle[0].ask()
     busy = service.client()
     busy.send(request(path="/slow"))
-    service.client().ask()  # then what was sent before has arrived
+    idle[1].ask()  # then what was sent before has arrived
     service.start()
     old.drain()
-    client.ask()  # handed over by now
+    for client in idle:
+        client.ask()  # handed over by now
     old.drain("linger")
     answer = busy.answer()
     assert (answer.pid, answer.headers["connection"]) == (old.pid, "close")

@@ -82,18 +82,22 @@ def references(case: str) -> list[int]:
 
 def check_leaks_nothing(case: str, times: int) -> None:
     probe = NativeProbe()
+
+    def growth() -> int:
+        gc.collect()
+        references_before, objects_before = references(case), len(gc.get_objects())
+        memory_before = probe.sample().private_bytes
+        CASES[case](times)
+        gc.collect()
+        assert references(case) == references_before
+        # Fewer is no leak: what earlier tests left behind may go meanwhile.
+        assert len(gc.get_objects()) - objects_before < 50
+        return probe.sample().private_bytes - memory_before
+
     CASES[case](times // 10)  # caches and pools fill
     assert events.flush()
-    gc.collect()
-    references_before, objects_before = references(case), len(gc.get_objects())
-    memory_before = probe.sample().private_bytes
-    CASES[case](times)
-    gc.collect()
-    assert references(case) == references_before
-    # Fewer is no leak: what earlier tests left behind may go meanwhile.
-    assert len(gc.get_objects()) - objects_before < 50
-    # A leaked pointer a call would be 8 bytes a call.
-    assert probe.sample().private_bytes - memory_before < max(4 * times, 512 * 1024)
+    # A leaked pointer would be 8 bytes a call; the smallest of three is free of other causes.
+    assert any(growth() < max(4 * times, 512 * 1024) for _ in range(3))
 
 
 @pytest.mark.parametrize("case", CASES)

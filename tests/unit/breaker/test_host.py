@@ -254,13 +254,14 @@ def test_a_hostile_hand_in_the_published_rules_changes_none(clock):
 
 def test_a_breaker_that_others_made_is_attached_to_by_its_name(caplog):
     made = shared("known", 3, failure_rate=0.5, enforce=0.5)
+    assert events.flush()  # what the tests before have done is told
     heard = []
     stop = events.subscribe(heard.append)
     with caplog.at_level(logging.INFO):
         attached = CircuitBreaker.attach("known")
-    assert caplog.records == []
-    assert events.flush()
+        assert events.flush()
     stop()
+    assert caplog.records == []
     assert heard == []
     assert attached.config.is_same_as(made.config)
     attached.trip()

@@ -9,23 +9,24 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
-ONLY = ("-p", "no:randomly", "-p", "no:cacheprovider")
+PLUGIN = "memguard_native.integrations.pytest_plugin"
 
 
 @pytest.fixture
-def run(pytester):
-    """run(source) runs a file that holds it."""
+def run(pytester, monkeypatch):
+    """run(source) runs a file that holds it, without the plugins of others: they take a second."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
     def run(source: str, *arguments: str) -> pytest.RunResult:
         pytester.makepyfile("import ctypes, functools, itertools, os, threading, pytest\n" + source)
-        return pytester.runpytest_subprocess(*ONLY, *arguments)
+        return pytester.runpytest_subprocess("-p", PLUGIN, "-p", "no:cacheprovider", *arguments)
 
     return run
 
 
 def test_it_is_installed_as_a_plugin():
     (found,) = (one for one in entry_points(group="pytest11") if one.name == "memguard")
-    assert found.value == "memguard_native.integrations.pytest_plugin"
+    assert found.value == PLUGIN
 
 
 def test_a_dict_that_grows_fails(run):
@@ -245,6 +246,6 @@ def test_it():
 """).assert_outcomes(passed=1)
 
 
-def test_the_marker_is_known(run):
-    done = run("", "--markers", "--strict-markers")
+def test_the_marker_is_known_once_it_is_installed(pytester):
+    done = pytester.runpytest_subprocess("--markers", "--strict-markers")
     done.stdout.fnmatch_lines(["@pytest.mark.no_leak(iterations=50, warm_up=10, tolerance_kb=0):*"])
