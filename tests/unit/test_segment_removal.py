@@ -168,3 +168,39 @@ def test_other_files_in_the_directory_are_none_of_ours(path, name):
     assert left_overs() == []
     assert not remove_left_over(other)
     assert other.exists()
+
+
+# --- of another namespace of process numbers ------------------------------------------------------
+
+
+@pytest.fixture
+def foreign(monkeypatch):
+    """A segment that counts the process numbers of another container, where one lives."""
+    namespace_id = segments._namespace_id
+    with monkeypatch.context() as patch:
+        patch.setattr(segments, "_namespace_id", lambda kind: namespace_id(kind) + (kind == "pid"))
+        segment = attach("given")
+    assert segment.core.slot is not None
+    assert not segment.is_of_this_pid_namespace
+    return segment
+
+
+def test_a_segment_of_a_container_that_lives_is_not_replaced(foreign):
+    assert segments.replace_if_abandoned(foreign) is foreign
+    assert foreign.has_its_name()
+
+
+def test_a_segment_of_a_container_that_is_gone_is_replaced(foreign, monkeypatch):
+    monkeypatch.setattr(segments, "_ABANDONED", 0.0)  # whoever was there is now
+    found = segments.replace_if_abandoned(foreign)
+    assert found.core.slot is not None
+    assert found.is_of_this_pid_namespace
+    assert not foreign.has_its_name()
+    assert attach("given") is found
+    assert segments.attach_again(foreign) is found
+
+
+def test_a_segment_of_our_own_is_not_replaced(monkeypatch):
+    monkeypatch.setattr(segments, "_ABANDONED", 0.0)
+    own = attach("given")
+    assert segments.replace_if_abandoned(own) is own

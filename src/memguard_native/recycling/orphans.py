@@ -70,7 +70,7 @@ class Orphans:
         children = set(children_of(os.getpid())) - self._others() if self._can_look else set()
         # A standstill of this process may have been longer than the time to look: what it has to
         # look for, or has told to end, is not forgotten for that.
-        if now > self._look_until and not self._has_to_look and not self._strays:
+        if now > self._look_until and self.is_gone:
             self._bystanders = children  # there before, or come while no worker had ended
             self._sessions.clear()
             return

@@ -145,6 +145,11 @@ async def about(query, body):
     return {"is_supervised": worker.is_supervised(), **_started}
 
 
+async def talk_nonsense(query, body):
+    """On the channel to the supervisor, which in a spawned worker has this number."""
+    os.write(3, b"x")
+
+
 ACTIONS = {
     "/echo": echo,
     "/sleep": sleep,
@@ -156,4 +161,5 @@ ACTIONS = {
     "/count": count,
     "/ask": ask,
     "/about": about,
+    "/talk-nonsense": talk_nonsense,
 }

@@ -1,12 +1,13 @@
 """An application that does something at its import: `APP_HANG_IF` names a file, and if that is
 there the import does not end; a directory is made, and ends are written to `APP_LOG`, as is the
-process that is started where `APP_PROCESS` is set."""
+process that is started where `APP_PROCESS` is set. `APP_IGNORE_CHILDREN`: it ignores SIGCHLD."""
 
 from __future__ import annotations
 
 import atexit
 import multiprocessing
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -28,6 +29,9 @@ def _be_a_process():
 
 if os.environ.get("APP_PROCESS"):
     multiprocessing.get_context("fork").Process(target=_be_a_process, daemon=True).start()
+
+if os.environ.get("APP_IGNORE_CHILDREN"):
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
 while os.path.exists(os.environ.get("APP_HANG_IF", "")):
     time.sleep(0.1)

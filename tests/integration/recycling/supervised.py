@@ -105,12 +105,13 @@ def service(
     path: str | Path = HERE,
     descriptors: int | None = None,
     handed: socket.socket | None = None,
+    has_stderr: bool = True,
     **arguments: Any,
 ) -> Iterator[Service]:
     """`recycling.run(app, **arguments)` in a process; with `ready` once all workers are.
 
     `descriptors`: each of its processes may have so many at most. `handed`: the listener that
-    systemd hands over.
+    systemd hands over. Without `has_stderr` it begins with that closed.
     """
     log = directory / "log"
     # A test does not wait for what spares a real service: see `RecyclePolicy`.
@@ -120,7 +121,8 @@ def service(
     with log.open("a") as stderr:
         process = subprocess.Popen(
             [
-                *([] if descriptors is None else _limited_to(descriptors)),
+                *([] if descriptors is None else _in_a_shell(f"ulimit -n {descriptors}")),
+                *([] if has_stderr else _in_a_shell("exec 2>&-")),
                 *([] if handed is None else _handing_over(handed)),
                 *(sys.executable, str(HERE / "launcher.py")),
                 json.dumps({"app": app, **settings}),
@@ -146,8 +148,8 @@ def service(
         _end(process)
 
 
-def _limited_to(descriptors: int) -> list[str]:
-    return ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh"]
+def _in_a_shell(first: str) -> list[str]:
+    return ["sh", "-c", f'{first} && exec "$@"', "sh"]
 
 
 def _handing_over(listener: socket.socket) -> list[str]:

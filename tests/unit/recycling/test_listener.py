@@ -243,6 +243,13 @@ def test_a_socket_that_systemd_has_kept_is_closed_where_the_address_was_set_anew
         assert activated(kept, names=KEPT, port=port) == ["none", "False 0"]
 
 
+def test_another_address_can_be_listened_on_although_systemd_still_keeps_the_old_one():
+    with socket.create_server(("0.0.0.0", 0)) as kept:
+        port = kept.getsockname()[1]
+        assert activated(kept, names=KEPT, port=port)[0] == "none"
+        open_listener(host="127.0.0.1", port=port).close()
+
+
 def test_a_socket_unit_sets_the_address_also_where_its_socket_was_kept():
     with socket.create_server(("127.0.0.1", 0)) as given, given.dup() as kept:
         port = given.getsockname()[1] ^ 1

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
 
 import pytest
 
 from memguard_native.recycling.messages import (
     MAX_PAYLOAD_BYTES,
+    NOT_UNDERSTOOD,
     Channel,
     ChannelClosedError,
     Kind,
     open_channel,
+    shortened,
 )
 
 
@@ -156,3 +159,38 @@ def test_an_end_that_had_not_read_all_is_heard_to_its_last_frame(ends):
     assert theirs.receive().seq == 7
     with pytest.raises(ChannelClosedError):
         theirs.receive()
+
+
+@pytest.mark.parametrize("data", [b"x", b"\xff" * 40, b"E\0\1\0" + bytes(12) + b"{", bytes(16)])
+def test_nonsense_raises_what_a_reader_has_to_expect(data):
+    ours, theirs = open_channel()
+    with theirs:
+        theirs.send(data)
+        with pytest.raises(NOT_UNDERSTOOD):
+            ours.receive()
+        ours.close()
+
+
+def test_a_descriptor_that_comes_with_nonsense_is_closed():
+    ours, theirs = open_channel()
+    with theirs:
+        socket.send_fds(theirs, [b"x"], [theirs.fileno()])
+        before = set(os.listdir("/proc/self/fd"))
+        with pytest.raises(NOT_UNDERSTOOD):
+            ours.receive()
+        assert set(os.listdir("/proc/self/fd")) == before
+        ours.close()
+
+
+@pytest.mark.parametrize("text", ["x" * 9000, "\u6f22" * 9000, '"\\\0' * 3000, "\udc80" * 900])
+def test_a_text_is_shortened_to_what_a_payload_has_room_for(text):
+    short = shortened(text, 1000)
+    assert text.startswith(short)
+    assert len(short) >= 100
+    ours, theirs = open_channel()
+    with theirs:
+        ours.send(Kind.ended, payload={"failed": short, "more": [short, short]})
+        frame = Channel(theirs.dup())
+        assert frame.receive().payload["failed"] == short
+        frame.close()
+        ours.close()

@@ -32,17 +32,20 @@ while True:
 
 
 class Processes:
-    """Starts processes, and ends those that are left."""
+    """Starts processes, each in a session of its own if it is not told otherwise, and ends those
+    that are left."""
 
     def __init__(self):
         self._started = []
 
     def obedient(self, **more):
+        more = more or {"start_new_session": True}
         self._started.append(subprocess.Popen(["sleep", "60"], **more))
         return self._started[-1]
 
     def stubborn(self, *starts, **more):
         """`starts`: the command that it has started itself by the time that this returns."""
+        more = more or {"start_new_session": True}
         command = [sys.executable, "-c", STUBBORN, *starts]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **more)
         self._started.append(process)
@@ -101,7 +104,42 @@ def test_a_group_is_told_at_once_and_killed_after_its_patience(processes):
     assert not orphans.is_gone
     orphans.look(12.0)
     assert ended_by(member) == SIGKILL
+    orphans.look(12.1)
+    assert not orphans.is_gone  # what it has started itself may have come
+    orphans.look(12.2)
     assert orphans.is_gone
+
+
+@pytest.mark.usefixtures("adopting")
+def test_what_one_of_a_group_has_started_in_a_session_ends_once_that_one_was_killed(processes):
+    leader = processes.obedient(process_group=0)
+    member = processes.stubborn("sleep", "60", process_group=leader.pid)
+    (child,) = children_of(member.pid)
+    orphans = Orphans(set)
+    orphans.end_group(leader.pid, now=10.0)
+    leader.wait()
+    orphans.look(12.0)
+    assert ended_by(member) == SIGKILL
+    orphans.look(12.1)
+    assert not orphans.is_gone
+    orphans.look(12.2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -SIGTERM
+    orphans.look(12.3)
+    assert orphans.is_gone
+
+
+def test_a_group_that_no_signal_ends_does_not_hold_the_end_for_long(processes, monkeypatch):
+    leader = processes.obedient(process_group=0)
+    processes.obedient(process_group=leader.pid)
+    orphans = Orphans(set)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "killpg", lambda _group, _number: None)
+        orphans.end_group(leader.pid, now=10.0)
+        orphans.look(13.9)
+        assert not orphans.is_gone
+        orphans.look(14.0)
+        orphans.look(14.1)
+        assert orphans.is_gone
 
 
 def test_a_group_that_ends_when_it_is_told_is_waited_for_no_longer(processes):
@@ -111,6 +149,7 @@ def test_a_group_that_ends_when_it_is_told_is_waited_for_no_longer(processes):
     orphans.end_group(leader.pid, now=10.0)
     assert ended_by(member) == SIGTERM
     orphans.look(10.1)
+    orphans.look(10.2)
     assert orphans.is_gone
 
 
@@ -129,7 +168,7 @@ def test_a_group_that_is_gone_holds_nothing_up(processes):
 def test_what_comes_after_a_worker_ended_is_told_and_killed_two_seconds_later(processes, signals):
     orphans = Orphans(set)
     orphans.worker_ended(now=10.0)
-    stray = processes.stubborn(start_new_session=True)
+    stray = processes.stubborn()
     orphans.look(10.1)
     assert is_told(stray)
     orphans.look(12.0)
@@ -193,6 +232,23 @@ def test_the_supervisors_own_children_are_left_alone(processes, signals):
     assert signals == []
 
 
+def test_what_is_in_the_group_of_a_living_worker_is_left_alone(processes, signals):
+    worker = processes.obedient(process_group=0)
+    orphans = Orphans(lambda: {worker.pid})
+    orphans.worker_ended(now=10.0)
+    processes.obedient(process_group=worker.pid)
+    orphans.look(10.1)
+    assert signals == []
+
+
+def test_what_has_a_group_of_its_own_in_our_session_is_told(processes, signals):
+    orphans = Orphans(set)
+    orphans.worker_ended(now=10.0)
+    stray = processes.obedient(process_group=0)
+    orphans.look(10.1)
+    assert signals == [(stray.pid, SIGTERM)]
+
+
 def test_what_ends_with_its_group_is_not_told_twice(processes, signals):
     orphans = Orphans(set)
     leader = processes.obedient(process_group=0)
@@ -240,11 +296,60 @@ def adopting():
         os.waitpid(pid, 0)
 
 
+def orphan_of_a_leader(before_it_is_reaped=lambda _pid: None):
+    """A child of this process, of a session whose leader has ended."""
+    before = set(children_of(os.getpid()))
+    leader = subprocess.Popen(["sh", "-c", "sleep 60 & exit 0"], start_new_session=True)
+    os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)
+    before_it_is_reaped(leader.pid)
+    leader.wait()
+    (orphan,) = set(children_of(os.getpid())) - before
+    return orphan
+
+
+@pytest.mark.usefixtures("adopting")
+def test_what_is_of_a_session_that_no_orphan_led_is_left_alone(signals):
+    """As what `docker exec` has left, where the supervisor is the container's first process."""
+    orphans = Orphans(set)
+    orphans.worker_ended(now=10.0)
+    orphan_of_a_leader()
+    orphans.look(10.1)
+    assert signals == []
+
+
+@pytest.mark.usefixtures("adopting")
+def test_what_is_of_a_session_that_an_orphan_led_ends_although_that_one_is_gone(signals):
+    orphans = Orphans(set)
+    orphans.worker_ended(now=10.0)
+    orphan = orphan_of_a_leader(orphans.child_ended)
+    orphans.look(10.1)
+    assert signals == [(orphan, SIGTERM)]
+
+
+def test_what_the_owner_has_started_meanwhile_is_left_alone(processes, signals):
+    orphans = Orphans(set)
+    orphans.worker_ended(now=10.0)
+    processes.obedient()
+    orphans.spare_children()
+    orphans.look(10.1)
+    assert signals == []
+
+
+def test_with_the_proc_of_another_container_nobody_is_taken_for_a_stray(monkeypatch, signals):
+    monkeypatch.setattr(os, "readlink", lambda _path: "1")
+    orphans = Orphans(set)
+    monkeypatch.setattr(module, "children_of", lambda _pid: [os.getppid()])
+    orphans.worker_ended(now=10.0)
+    orphans.look(10.1)
+    assert signals == []
+    assert orphans.is_gone
+
+
 @pytest.mark.usefixtures("adopting")
 def test_what_a_stray_has_started_itself_ends_too_however_late_it_comes(processes):
     orphans = Orphans(set)
     orphans.worker_ended(now=10.0)
-    stray = processes.stubborn("sleep", "60", start_new_session=True)
+    stray = processes.stubborn("sleep", "60")
     (child,) = children_of(stray.pid)
     orphans.look(10.1)
     assert is_told(stray)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 
 import pytest
 
@@ -21,13 +22,9 @@ class Zygote(ZygoteProcess):
     def __init__(self, channel, now):
         super().__init__(channel, os.getpid(), now)
         self.signals = []
-        self.has_left_children = True
 
     def signal(self, number):
         self.signals.append(number)
-
-    def end_children(self):
-        self.has_left_children = False
 
 
 class Starter:
@@ -69,6 +66,7 @@ class Surroundings:
     def __init__(self):
         self.now = 0.0
         self.failures = []
+        self.gone = []
         self.starter = Starter()
         self.watch = Watch()
         self.template = Template(
@@ -77,6 +75,7 @@ class Surroundings:
             start="zygote",
             load_timeout=LOAD_TIMEOUT,
             on_frame=self._on_frame,
+            on_gone=lambda zygote, by_chance: self.gone.append((zygote, by_chance)),
             clock=lambda: self.now,
         )
 
@@ -198,25 +197,33 @@ def test_a_zygote_may_finish_what_it_has_to_when_the_service_ends(surroundings):
     assert surroundings.template.is_gone
 
 
-def test_what_a_zygote_has_started_ends_with_it_where_it_was_to_end(surroundings):
+def test_an_end_that_was_wanted_is_told_from_one_by_chance(surroundings):
     surroundings.newest_says(**LOADED)
     surroundings.template.renew()
     (old, new) = surroundings.starter.zygotes
     surroundings.newest_says(**LOADED)
     surroundings.starter.others[0].close()
     surroundings.watch.wait()
-    assert (old.has_left_children, new.has_left_children) == (False, True)
+    assert surroundings.gone == [(old, False)]
+    surroundings.newest_dies()
+    assert surroundings.gone[1:] == [(new, True)]
+    surroundings.template.look(surroundings.now)
+    surroundings.newest_says(**LOADED)
     surroundings.template.end()
     surroundings.newest_dies()
-    assert not new.has_left_children
+    assert surroundings.gone[2:] == [(surroundings.starter.zygotes[2], False)]
 
 
-def test_what_one_has_started_that_was_not_loaded_ends_with_it(surroundings):
+def test_the_end_of_one_that_has_not_loaded_the_application_harms_no_worker(surroundings):
     surroundings.newest_dies()
-    assert not surroundings.starter.zygotes[0].has_left_children
+    assert surroundings.gone == [(surroundings.starter.zygotes[0], False)]
 
 
-def test_workers_keep_what_a_zygote_has_started_that_died_by_chance(surroundings):
-    surroundings.newest_says(**LOADED)
-    surroundings.newest_dies()
-    assert surroundings.starter.zygotes[0].has_left_children
+def test_a_zygote_that_talks_nonsense_is_killed(surroundings):
+    (zygote,), (other,) = surroundings.starter.zygotes, surroundings.starter.others
+    with socket.socket(fileno=os.dup(other.fileno())) as end:
+        end.send(b"x")
+    surroundings.watch.wait()
+    assert zygote.signals == [signal.SIGKILL]
+    surroundings.template.reaped(zygote.pid)
+    assert "cannot be understood" in surroundings.failures[0]
