@@ -201,19 +201,22 @@ def replace_if_abandoned(segment: Segment) -> Segment:
     container that is gone for example, and nobody has given a sign of life there for 90 seconds;
     else itself. Whoever has the old one attaches again.
 
-    Raises SegmentError: the lock is held.
+    Raises SegmentUnavailableError: the lock is held, or there is no room for it.
     """
     if segment.is_of_this_pid_namespace or any(
         worker["heartbeat_age"] < _ABANDONED for worker in segment.core.workers()
     ):
         return segment
-    with _attaching, _locked(segment.path):
-        if not segment.has_its_name():
-            return segment
-        found = _create(segment.path)
-        found.core.claim_slot(_namespace_id("pid"))
-        _attached[segment.path] = found
-        return found
+    try:
+        with _attaching, _locked(segment.path):
+            if not segment.has_its_name():
+                return segment
+            found = _create(segment.path)
+            found.core.claim_slot(_namespace_id("pid"))
+            _attached[segment.path] = found
+            return found
+    except OSError as error:
+        raise _unavailable(segment.path, error) from error
 
 
 def look_at(path: Path) -> Segment:
@@ -322,8 +325,7 @@ def _open_or_create(path: Path) -> Segment:
             segment.core.claim_slot(_namespace_id("pid"))
             return segment
     except OSError as error:
-        problem = f"{error.strerror or error}"
-        raise SegmentUnavailableError(str(path), problem, _cure(error)) from error
+        raise _unavailable(path, error) from error
 
 
 def _map_or_create(path: Path) -> Segment:
@@ -339,6 +341,10 @@ def _map_or_create(path: Path) -> Segment:
             os.replace(path, kept)
             logger.error("%s is damaged: kept as %s, and made anew", path, kept)
         return _create(path)
+
+
+def _unavailable(path: Path, error: OSError) -> SegmentUnavailableError:
+    return SegmentUnavailableError(str(path), f"{error.strerror or error}", _cure(error))
 
 
 def _cure(error: OSError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -198,6 +199,19 @@ def test_a_segment_of_a_container_that_is_gone_is_replaced(foreign, monkeypatch)
     assert not foreign.has_its_name()
     assert attach("given") is found
     assert segments.attach_again(foreign) is found
+
+
+def test_where_there_is_no_room_for_another_the_old_one_stays(foreign, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(segments, "_ABANDONED", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(SegmentUnavailableError, match="No space left"):
+            segments.replace_if_abandoned(foreign)
+    assert foreign.has_its_name()
+    assert [one.name for one in foreign.path.parent.glob("*.new")] == []
 
 
 def test_a_segment_of_our_own_is_not_replaced(monkeypatch):

@@ -29,8 +29,7 @@ class Orphans:
         self._bystanders = set(children_of(os.getpid()))
         self._look_until = -math.inf
         self._has_to_look = False
-        # In a container that has another's /proc, the numbers there mean other processes here.
-        self._can_look = os.readlink("/proc/self") == str(os.getpid())
+        self._can_look = _has_own_proc()
 
     @property
     def is_gone(self) -> bool:
@@ -115,3 +114,11 @@ class Orphans:
             pass
         except PermissionError:  # it has become another user's
             self._bystanders.add(pid)
+
+
+def _has_own_proc() -> bool:
+    """Not in a container that has another's /proc, where numbers mean other processes, or none."""
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return False

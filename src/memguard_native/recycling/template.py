@@ -116,7 +116,8 @@ class Template:
             self._gone(zygote)
         except NOT_UNDERSTOOD as error:
             zygote.failure = f"what it sent cannot be understood ({error!r})"
-            logger.error("the zygote (process %d): %s", zygote.pid, zygote.failure)
+            text = "the zygote (process %d): %s"
+            logger.error(text, zygote.pid, zygote.failure, exc_info=error)
             self._watch.remove(zygote.channel)
             zygote.kill()
 

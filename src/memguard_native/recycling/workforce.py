@@ -193,7 +193,7 @@ class Workforce:
         """Something of the application may have written to a descriptor that is not its own."""
         self._watch.remove(worker.channel)
         worker.failure = f"what it sent cannot be understood ({error!r})"
-        logger.error("worker %d: %s", worker.number, worker.failure)
+        logger.error("worker %d: %s", worker.number, worker.failure, exc_info=error)
         worker.signal(signal.SIGKILL)
 
     def _on_frame(self, worker: WorkerProcess, frame: Frame) -> None:

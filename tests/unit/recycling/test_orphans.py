@@ -335,8 +335,13 @@ def test_what_the_owner_has_started_meanwhile_is_left_alone(processes, signals):
     assert signals == []
 
 
-def test_with_the_proc_of_another_container_nobody_is_taken_for_a_stray(monkeypatch, signals):
-    monkeypatch.setattr(os, "readlink", lambda _path: "1")
+def missing(path):
+    raise FileNotFoundError(path)
+
+
+@pytest.mark.parametrize("readlink", [lambda _path: "1", missing])
+def test_without_a_proc_of_its_own_nobody_is_taken_for_a_stray(monkeypatch, signals, readlink):
+    monkeypatch.setattr(os, "readlink", readlink)
     orphans = Orphans(set)
     monkeypatch.setattr(module, "children_of", lambda _pid: [os.getppid()])
     orphans.worker_ended(now=10.0)
