@@ -429,7 +429,7 @@ def _check_is_ours(path: Path, found: os.stat_result) -> None:
         problem = f"it belongs to user {found.st_uid}"
     elif found.st_mode & 0o077:
         problem = f"others may use it: its mode is {stat.S_IMODE(found.st_mode):04o}, not 0600"
-    elif found.st_nlink != 1:
+    elif found.st_nlink > 1:  # with none it was removed just now, which others may do at any time
         problem = f"it has {found.st_nlink} links, not 1"
     else:
         return

@@ -77,6 +77,23 @@ def test_a_worker_that_starts_meanwhile_gets_a_file_that_stays(path, monkeypatch
         worker.kill()
 
 
+def test_a_lock_that_is_removed_while_it_is_opened_is_opened_again(path, monkeypatch):
+    opened = []
+    real_open = os.open
+
+    def removed_meanwhile(file, *more):
+        descriptor = real_open(file, *more)
+        if str(file).endswith(".lock"):
+            opened.append(file)
+            if len(opened) == 1:
+                os.unlink(file)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", removed_meanwhile)
+    assert attach("given").has_its_name()
+    assert len(opened) == 2
+
+
 def test_a_process_that_has_found_a_segment_takes_its_slot_before_anybody_removes_it(
     path, monkeypatch
 ):
