@@ -157,17 +157,20 @@ def test_a_service_that_cannot_start_leaves_no_file_at_its_path(tmp_path):
         assert not path.exists()
 
 
-def test_an_application_whose_import_does_not_end_is_given_up(tmp_path):
-    (tmp_path / "hang").touch()
-    environment = {"APP_HANG_IF": str(tmp_path / "hang")}
-    with service(
-        tmp_path,
+def whose_import_does_not_end(directory, **environment):
+    (directory / "hang").touch()
+    return service(
+        directory,
         app="imported:app",
         start="zygote",
         ready_timeout=1.0,
-        environment=environment,
+        environment={"APP_HANG_IF": str(directory / "hang"), **environment},
         ready=False,
-    ) as running:
+    )
+
+
+def test_an_application_whose_import_does_not_end_is_given_up(tmp_path):
+    with whose_import_does_not_end(tmp_path) as running:
         assert running.process.wait(30) == 1
         told = running.told()
         assert "could not be loaded: it was not loaded within 1 s" in told
@@ -175,25 +178,12 @@ def test_an_application_whose_import_does_not_end_is_given_up(tmp_path):
 
 
 def test_what_an_application_has_started_that_is_given_up_ends_with_it(tmp_path):
-    (tmp_path / "hang").touch()
     log = tmp_path / "app-log"
     log.touch()
-    environment = {
-        "APP_HANG_IF": str(tmp_path / "hang"),
-        "APP_PROCESS": "1",
-        "APP_LOG": str(log),
-    }
-    with service(
-        tmp_path,
-        app="imported:app",
-        start="zygote",
-        ready_timeout=1.0,
-        environment=environment,
-        ready=False,
-    ) as running:
+    with whose_import_does_not_end(tmp_path, APP_PROCESS="1", APP_LOG=str(log)) as running:
         started = running.until(lambda: started_in(log))
         assert running.process.wait(30) == 1
-        running.until(lambda: not is_alive(started), 5.0)
+        assert not is_alive(started)
 
 
 def test_workers_stay_where_a_new_import_does_not_end(tmp_path):
