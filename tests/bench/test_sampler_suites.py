@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 
 import psutil
@@ -130,6 +131,8 @@ def test_both_threads_of_a_monitor_are_timed() -> None:
     monitor = sampler_share.MemoryMonitor(0.001, threshold_mb_per_hour=1e9)
     monitor.start()
     try:
+        while not monitor.snapshot().sample_count:  # by then the native thread has its name
+            time.sleep(0.001)
         assert 1e-6 < sampler_share.seconds_per_sample(monitor, 0.5) < 0.05
     finally:
         monitor.stop()
